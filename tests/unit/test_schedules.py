@@ -1,0 +1,375 @@
+"""When a task is due: the laws of every schedule, and both changes of summer time in four zones."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, time, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from linod.errors import DeclarationError
+from linod.schedules import ClockGrid, Cron, Interval, Jittered, Schedule, Until, WallClock, from_dict
+
+ZONES = ("Europe/Brussels", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Asia/Kathmandu", "UTC")
+EXPRESSIONS = ("* * * * *", "30 2 * * *", "*/20 1-3 * * *", "0 0 29 2 *", "5 4 1,15 * mon", "@hourly")
+
+
+def instant(text: str) -> datetime:
+    """`03-29 01:00` of 2026, or with a year in front, in UTC."""
+    return datetime.fromisoformat(text if text.count("-") == 2 else f"2026-{text}").replace(tzinfo=UTC)
+
+
+def dues(schedule: Schedule, after: str, count: int) -> list[datetime]:
+    found = [instant(after)]
+    for _ in range(count):
+        due = schedule.next(found[-1])
+        assert due is not None
+        found.append(due)
+    return found[1:]
+
+
+# Summer time. Brussels skips 02:00 to 03:00 on 29 March and repeats it on 25 October, at 01:00 UTC both times.
+# New York skips 02:00 to 03:00 on 8 March (07:00 UTC) and repeats 01:00 to 02:00 on 1 November (06:00 UTC).
+# Lord Howe repeats 01:30 to 02:00 on 5 April (15:00 UTC of the 4th) and skips 02:00 to 02:30 on 4 October (15:30 UTC of
+# the 3rd). Apia went from 29 December 2011, 24:00 straight to the 31st (10:00 UTC of the 30th).
+CHANGES = [
+    ("Europe/Brussels", "01:59", "03-28 12:00", ["03-29 00:59", "03-29 23:59"]),
+    ("Europe/Brussels", "02:00", "03-28 12:00", ["03-29 01:00", "03-30 00:00"]),
+    ("Europe/Brussels", "02:30", "03-28 00:00", ["03-28 01:30", "03-29 01:00", "03-30 00:30"]),
+    ("Europe/Brussels", "03:00", "03-28 12:00", ["03-29 01:00", "03-30 01:00"]),
+    ("Europe/Brussels", "02:30", "10-24 12:00", ["10-25 00:30", "10-26 01:30"]),
+    ("Europe/Brussels", "02:59:59", "10-24 12:00", ["10-25 00:59:59", "10-26 01:59:59"]),
+    ("Europe/Brussels", "03:00", "10-24 12:00", ["10-25 02:00", "10-26 02:00"]),
+    ("America/New_York", "02:30", "03-07 12:00", ["03-08 07:00", "03-09 06:30"]),
+    ("America/New_York", "01:30", "10-31 12:00", ["11-01 05:30", "11-02 06:30"]),
+    ("America/New_York", "00:59", "10-31 12:00", ["11-01 04:59", "11-02 05:59"]),
+    ("Australia/Lord_Howe", "01:45", "04-04 00:00", ["04-04 14:45", "04-05 15:15"]),
+    ("Australia/Lord_Howe", "02:00", "04-04 00:00", ["04-04 15:30", "04-05 15:30"]),
+    ("Australia/Lord_Howe", "02:15", "10-03 00:00", ["10-03 15:30", "10-04 15:15"]),
+    ("Australia/Lord_Howe", "02:30", "10-03 00:00", ["10-03 15:30", "10-04 15:30"]),
+    (
+        "Pacific/Apia",
+        "20:00",
+        "2011-12-29 00:00",
+        ["2011-12-29 06:00", "2011-12-30 06:00", "2011-12-30 10:00", "2011-12-31 06:00"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("zone", "at", "after", "expected"), CHANGES)
+@pytest.mark.parametrize("language", ["wall clock", "cron"])
+def test_change_of_summer_time(language: str, zone: str, at: str, after: str, expected: list[str]) -> None:
+    """A skipped time is due at the first instant after the gap, a repeated one in its first pass only."""
+    of_day = time.fromisoformat(at)
+    if language == "cron" and of_day.second:
+        pytest.skip("cron has no seconds")
+    cron = Cron(f"{of_day.minute} {of_day.hour} * * *", zone=zone)
+    schedule = cron if language == "cron" else WallClock((of_day,), zone=zone)
+    assert dues(schedule, after, len(expected)) == [instant(due) for due in expected]
+
+
+def test_local_times_in_one_gap_are_one_due_time() -> None:
+    schedule = WallClock((time(2, 15), time(2, 45), time(3, 0), time(3, 10)), zone="Europe/Brussels")
+    assert dues(schedule, "03-29 00:00", 3) == [instant("03-29 01:00"), instant("03-29 01:10"), instant("03-30 00:15")]
+
+
+def test_a_repeated_hour_is_silent_in_its_second_pass() -> None:
+    schedule = Cron("*/20 * * * *", zone="Europe/Brussels")
+    assert dues(schedule, "10-25 00:30", 2) == [instant("10-25 00:40"), instant("10-25 02:00")]
+    assert schedule.previous(instant("10-25 01:59")) == instant("10-25 00:40")
+
+
+def test_intervals_go_on_through_a_change() -> None:
+    schedule = Interval(1200, phase=60)
+    assert [due.minute for due in dues(schedule, "10-24 23:59", 9)] == [1, 21, 41] * 3
+
+
+def test_a_minute_of_the_hour_goes_on_in_both_passes_and_is_missing_in_a_gap() -> None:
+    schedule = ClockGrid(3600, 900, zone="Europe/Brussels")
+    assert dues(schedule, "10-25 00:00", 3) == [instant(f"10-25 0{hour}:15") for hour in (0, 1, 2)]
+    assert dues(schedule, "03-29 00:30", 2) == [instant("03-29 01:15"), instant("03-29 02:15")]
+
+
+def test_a_minute_of_the_hour_follows_half_an_hour_of_summer_time() -> None:
+    schedule = ClockGrid(3600, 900, zone="Australia/Lord_Howe")
+    local = [due.astimezone(ZoneInfo("Australia/Lord_Howe")).time() for due in dues(schedule, "10-03 14:00", 3)]
+    assert local == [time(1, 15), time(3, 15), time(4, 15)]
+    assert dues(schedule, "10-03 14:00", 2) == [instant("10-03 14:45"), instant("10-03 16:15")]
+    assert dues(schedule, "04-04 13:30", 3) == [instant("04-04 14:15"), instant("04-04 15:45"), instant("04-04 16:45")]
+
+
+# What days and weeks count from
+
+
+def test_every_third_day_does_not_depend_on_when_one_looks() -> None:
+    schedule = WallClock((time(20),), 3, zone="UTC")
+    assert schedule.next(instant("07-14 21:00")) in dues(schedule, "01-01 00:00", 80)
+
+
+def test_weekdays_and_weeks_begin_on_monday() -> None:
+    monday_and_friday = WallClock((time(9),), weekdays=(4, 0), zone="UTC")
+    assert [due.weekday() for due in dues(monday_and_friday, "07-14 00:00", 4)] == [4, 0, 4, 0]
+    every_seventh_day = WallClock((time(9),), 7, zone="UTC")
+    assert {due.weekday() for due in dues(every_seventh_day, "07-14 00:00", 4)} == {0}
+
+
+def test_every_second_monday() -> None:
+    schedule = WallClock((time(9),), 2, weekdays=(0,), zone="Europe/Brussels")
+    first, second = dues(schedule, "07-14 00:00", 2)
+    assert (first.weekday(), second - first) == (0, timedelta(days=14))
+
+
+def test_an_interval_does_not_drift_in_ten_years() -> None:
+    schedule = Interval(0.1, phase=0.05)
+    start = schedule.next(instant("2016-01-01"))
+    assert start is not None
+    assert schedule.next(start + timedelta(seconds=0.1 * 3_155_760_000, microseconds=-1)) == start + timedelta(
+        seconds=315_576_000
+    )
+
+
+@given(st.floats(0.1, 86400), st.integers(1, 3_650))
+def test_an_interval_stays_on_its_grid(seconds: float, days: int) -> None:
+    schedule = Interval(seconds).placed("UTC", "seed")
+    step = timedelta(microseconds=round(seconds * 1_000_000))
+    first, much_later = (schedule.next(instant("2016-01-01") + timedelta(days=shift)) for shift in (0, days))
+    assert first is not None
+    assert much_later is not None
+    assert (much_later - first) % step == timedelta()
+
+
+# The laws of every schedule
+
+zones = st.sampled_from(ZONES)
+intervals = st.builds(Interval, st.floats(0.1, 1e7))
+grids = st.builds(
+    lambda unit, offset, every, spread, zone: ClockGrid(unit, offset % unit, every, min(spread, every - 1), zone),
+    st.sampled_from([60, 3600]),
+    st.integers(0, 3599),
+    st.integers(1, 30),
+    st.integers(0, 5),
+    zones,
+)
+wall_clocks = st.builds(
+    lambda times, every, weekdays, spread, zone: WallClock(
+        tuple(times), every, tuple(weekdays), min(spread, every - 1), zone=zone
+    ),
+    st.sets(st.times().map(lambda at: at.replace(microsecond=0)), min_size=1, max_size=4),
+    st.integers(1, 10),
+    st.sets(st.integers(0, 6), max_size=3),
+    st.integers(0, 3),
+    zones,
+)
+crons = st.builds(lambda expression, zone: Cron(expression, zone=zone), st.sampled_from(EXPRESSIONS), zones)
+bare = st.one_of(intervals, grids, wall_clocks, crons)
+jittered = st.builds(lambda base, part: Jittered(base, base.period * part), bare, st.floats(0.01, 0.99))
+endless = st.one_of(bare, jittered)
+around_changes = st.sampled_from(
+    [
+        instant(f"{day} 12:00")
+        for day in ("03-28", "10-24", "03-07", "10-31", "04-04", "10-03", "2011-12-29", "2028-02-28")
+    ]
+)
+instants = st.one_of(
+    st.builds(lambda day, shift: day + shift, around_changes, st.timedeltas(timedelta(hours=-6), timedelta(days=1))),
+    st.datetimes(datetime(1971, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)),
+)
+
+naive_ends = st.datetimes(datetime(1970, 1, 3), datetime(9999, 12, 29))
+
+
+@settings(max_examples=300, deadline=None)
+@given(endless, instants)
+def test_previous_and_next_enclose_an_instant_and_nothing_lies_between(schedule: Schedule, at: datetime) -> None:
+    schedule = schedule.placed("Europe/Brussels", "seed")
+    before, after = schedule.previous(at), schedule.next(at)
+    assert before is not None
+    assert after is not None
+    assert before <= at < after
+    assert schedule.next(before) == after
+    assert schedule.previous(after) == after
+    assert schedule.previous(before) == before
+    assert schedule.previous(after - timedelta(microseconds=1)) == before
+
+
+@settings(max_examples=150, deadline=None)
+@given(endless, instants)
+def test_due_times_strictly_increase(schedule: Schedule, at: datetime) -> None:
+    schedule = schedule.placed("America/New_York", "seed")
+    found = [at]
+    for _ in range(20):
+        due = schedule.next(found[-1])
+        assert due is not None
+        assert due.tzinfo is UTC
+        found.append(due)
+    assert all(earlier < later for earlier, later in pairwise(found))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(endless, st.builds(Until, endless, instants), st.builds(Until, endless, naive_ends)))
+def test_a_schedule_survives_json(schedule: Schedule) -> None:
+    for each in (schedule, schedule.placed("Europe/Brussels", "seed")):
+        assert from_dict(json.loads(json.dumps(each.as_dict()))) == each
+
+
+@settings(max_examples=100, deadline=None)
+@given(endless)
+def test_a_place_is_final(schedule: Schedule) -> None:
+    placed = schedule.placed("Europe/Brussels", "seed")
+    assert placed == schedule.placed("Europe/Brussels", "seed") == placed.placed("Asia/Tokyo", "another seed")
+
+
+@settings(deadline=None)
+@given(st.sampled_from(ZONES), st.integers(0, 59), instants)
+def test_the_local_clock_shows_the_minute_of_an_hourly_grid(zone: str, minute: int, at: datetime) -> None:
+    due = ClockGrid(3600, minute * 60, zone=zone).next(at)
+    assert due is not None
+    assert due.astimezone(ZoneInfo(zone)).minute == minute
+
+
+# Places
+
+
+def test_the_phase_is_the_same_in_every_process() -> None:
+    assert Interval(3600).placed("UTC", "site a.b").phase == 35.811465
+    assert Interval(3600, phase=0).placed("UTC", "site a.b").phase == 0
+
+
+def test_phases_of_fifty_tasks_spread_over_the_interval() -> None:
+    phases = [Interval(50).placed("UTC", f"site tasks.task{number}").phase or 0 for number in range(50)]
+    assert len({int(phase) for phase in phases}) > 25
+    assert all(0 <= phase < 50 for phase in phases)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Interval(10),
+        WallClock((time(20),)),
+        WallClock((time(20),), 3, spread=1, zone="UTC"),
+        Cron("@daily"),
+        ClockGrid(3600, 0),
+        Jittered(Interval(10, phase=0), 5),
+        Until(Interval(10, phase=0), datetime(2030, 1, 1)),
+    ],
+)
+def test_an_unplaced_schedule_says_what_it_lacks(schedule: Schedule) -> None:
+    for ask in (schedule.next, schedule.previous):
+        with pytest.raises(ValueError, match=r"before it was given its place with placed\(zone, seed\)"):
+            ask(instant("01-01"))
+
+
+def test_a_naive_instant_is_refused() -> None:
+    with pytest.raises(ValueError, match="naive"):
+        Interval(10, phase=0).next(datetime(2026, 1, 1))
+
+
+def test_an_aware_instant_of_any_zone_is_understood() -> None:
+    at = instant("01-01 12:00")
+    schedule = WallClock((time(20),), zone="Asia/Tokyo")
+    assert schedule.next(at.astimezone(ZoneInfo("Asia/Tokyo"))) == schedule.next(at)
+
+
+# Jitter and end
+
+
+def test_jitter_moves_each_due_time_by_another_part() -> None:
+    schedule = Jittered(WallClock((time(20),)), 1800).placed("UTC", "seed")
+    moves = [due - due.replace(hour=20, minute=0, second=0, microsecond=0) for due in dues(schedule, "01-01", 100)]
+    assert all(timedelta() <= move < timedelta(minutes=30) for move in moves)
+    assert len(set(moves)) == 100
+    assert timedelta(minutes=12) < sum(moves, timedelta()) / 100 < timedelta(minutes=18)
+
+
+def test_an_irregular_interval_keeps_its_bounds() -> None:
+    schedule = Jittered(Interval(450), 150).placed("UTC", "seed")
+    gaps = [later - earlier for earlier, later in pairwise(dues(schedule, "01-01", 500))]
+    assert timedelta(minutes=5) < min(gaps) < timedelta(minutes=6)
+    assert timedelta(minutes=9) < max(gaps) < timedelta(minutes=10)
+
+
+def test_jitter_as_long_as_the_period_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="jitter of 86400 seconds doesn't fit"):
+        Jittered(WallClock((time(20),)), 86400)
+
+
+def test_the_end_is_the_last_possible_due_time() -> None:
+    end = instant("01-03 20:00")
+    schedule = Until(WallClock((time(20),), zone="UTC"), end)
+    assert schedule.next(instant("01-02 20:00")) == end
+    assert schedule.next(end) is None
+    assert schedule.previous(instant("2030-01-01")) == end
+
+
+def test_a_naive_end_is_a_local_time_of_the_site() -> None:
+    schedule = Until(Interval(10), datetime(2026, 7, 1, 12)).placed("Europe/Brussels", "seed")
+    assert schedule.end == instant("07-01 10:00")
+
+
+# Policy and extremes
+
+
+@pytest.mark.parametrize(
+    ("schedule", "period"),
+    [
+        (Interval(10), 10),
+        (ClockGrid(3600, 0, 2), 7200),
+        (WallClock((time(20),)), 86400),
+        (WallClock((time(8), time(20))), 43200),
+        (WallClock((time(9),), weekdays=(0,)), 604800),
+        (WallClock((time(9),), weekdays=(0, 2, 6)), 86400),
+        (Cron("*/5 9-17 * * mon-fri"), 300),
+        (Cron("@weekly"), 604800),
+        (Jittered(Interval(10), 5), 10),
+        (Until(Interval(10), instant("2030-01-01")), 10),
+    ],
+)
+def test_period_is_the_shortest_usual_distance(schedule: Schedule, period: float) -> None:
+    assert schedule.period == period
+
+
+@pytest.mark.parametrize("zone", ["Etc/GMT-14", "UTC", "Etc/GMT+12"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Interval(10),
+        WallClock((time(20),)),
+        Cron("@daily"),
+        Cron("0 0 29 2 *"),
+        ClockGrid(3600, 1),
+        Jittered(Interval(10), 5),
+    ],
+)
+def test_the_ends_of_the_calendar_are_no_error(schedule: Schedule, zone: str) -> None:
+    placed = schedule.placed(zone, "seed")
+    assert placed.next(datetime.max.replace(tzinfo=UTC)) is None
+    assert placed.previous(datetime.min.replace(tzinfo=UTC)) is None
+    placed.previous(datetime.max.replace(tzinfo=UTC))
+    placed.next(datetime.min.replace(tzinfo=UTC))
+
+
+def test_cron_looks_back_over_29_february() -> None:
+    schedule = Cron("0 0 29 2 *", zone="UTC")
+    assert schedule.previous(instant("2027-06-01")) == instant("2024-02-29")
+    assert Cron("0 12 * 2 *", zone="UTC").previous(instant("2024-06-01")) == instant("2024-02-29 12:00")
+
+
+@pytest.mark.parametrize("values", [{}, {"kind": "moon"}, {"kind": "interval"}, {"kind": "interval", "minutes": 5}])
+def test_values_of_another_version_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="version of linod"):
+        from_dict(values)
+
+
+def test_schedules_bring_neither_schedule_nor_croniter_nor_django_into_the_daemon() -> None:
+    heavy = ("schedule", "croniter", "django", "hashlib", "difflib")
+    code = f"import sys, linod.schedules; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_equal_times_in_another_order_are_the_same_schedule() -> None:
+    assert WallClock((time(20), time(8), time(20))) == WallClock((time(8), time(20)))
+    assert Cron("5  4 * * *") == Cron("5 4 * * *")
