@@ -1,0 +1,62 @@
+"""All settings of linod in one class. A site sets them with `LINOD = {"max_parallel": 8}` in its settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from .errors import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Name, type, default, meaning. Durations are seconds, sizes are as their names say."""
+
+    # How much happens at the same time
+    max_parallel: int = max(4, 2 * (os.cpu_count() or 1))  # runs that are younger than slow_after
+    slow_after: float = 0.25  # an older run waits for something, and no longer keeps others from starting
+    max_running: int = 64  # all runs together, whatever their age
+
+    # How long a worker lives
+    recycle_runs: int = 1000  # it is replaced after so many runs,
+    recycle_growth_mib: int = 64  # or when it has grown by so much
+    idle_worker: float = 60.0  # without work for so long, it leaves
+    fork_server: bool = True  # False: each worker loads the site anew, for sites that cannot be forked
+
+    # Patience
+    load_timeout: float = 120.0  # for the site to load
+    drain_timeout: float = 60.0  # for running tasks to end after a stop was asked for
+
+    # What is kept in history
+    keep_runs: int = 1000  # of each task,
+    keep_days: int = 30  # and none older than this,
+    keep_failures_days: int = 180  # but those that went wrong longer
+    keep_output_kib: int = 64  # the last part of what a run wrote
+
+    # What is logged
+    log_runs: Literal["changes", "all"] = "changes"  # of tasks more frequent than hourly: only what is news
+    log_lines: int = 1000  # of one run; history keeps the last part all the same
+
+    def __post_init__(self) -> None:
+        for name in ("max_parallel", "max_running", "recycle_runs", "load_timeout", "keep_runs", "keep_days"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"LINOD[{name!r}] = {getattr(self, name)!r} is too small.", "Write 1 or more.")
+        if self.log_runs not in ("changes", "all"):
+            raise ConfigurationError(f"LINOD['log_runs'] = {self.log_runs!r}.", "Write 'changes' or 'all'.")
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> Settings:
+        """Settings from a site's dictionary; raises ConfigurationError on an unknown name or a wrong type."""
+        known = {field.name: field for field in fields(cls)}
+        for name, value in given.items():
+            if name not in known:
+                raise ConfigurationError(f"LINOD has no setting {name!r}.", f"It knows {', '.join(known)}.")
+            default = known[name].default
+            wanted = (int, float) if isinstance(default, float) else type(default)
+            if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
+                raise ConfigurationError(
+                    f"LINOD[{name!r}] = {value!r} is not {type(default).__name__}.", f"The default is {default!r}."
+                )
+        return cls(**given)

@@ -1,0 +1,65 @@
+"""Where a site is and how its processes are started: what one process of linod tells the next one it executes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a site is. Paths are absolute; the interpreter's is not resolved, for that would leave its virtualenv."""
+
+    directory: str
+    python: str
+    manage: str | None = None  # its manage.py; None: it is loaded by its settings module alone
+    settings: str | None = None  # DJANGO_SETTINGS_MODULE where the manage.py shall not choose it
+
+    def command(self, *mode: str) -> list[str]:
+        """The command that starts a process of the site: mode is 'forkserver' or 'worker'."""
+        # -P: the folder of the program that is started must not shadow the site's modules.
+        return [self.python, "-P", str(PACKAGE / "site"), *mode, json.dumps(asdict(self))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """All that a daemon must know to begin."""
+
+    place: Place
+    name: str  # of the site
+    state: str  # the directory of its history and its lock
+    once: bool = False  # run what is due, then end
+    terminal: bool = False  # somebody sits before it: a hang-up drains instead of loading the site anew
+    site_fd: int | None = None  # the socket to a fork server that has loaded the site already,
+    site_pid: int | None = None  # and its pid
+
+    def command(self) -> list[str]:
+        """The command that starts the daemon."""
+        return [sys.executable, "-P", str(PACKAGE / "daemon"), json.dumps(asdict(self))]
+
+    @classmethod
+    def from_argument(cls, argument: str) -> Launch:
+        fields = json.loads(argument)
+        return cls(**{**fields, "place": Place(**fields["place"])})
+
+
+def make_importable() -> None:
+    """Let a program that was started by its path import the package it belongs to.
+
+    Appended, so that a site's own linod comes first.
+    """
+    try:
+        import linod  # noqa: F401
+    except ImportError:
+        sys.path.append(str(PACKAGE.parent))
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what systemd says to the daemon alone: a child that used it would speak in its name."""
+    private = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
+    return {name: value for name, value in os.environ.items() if name not in private}

@@ -1,0 +1,133 @@
+"""Where a site keeps its history and its lock, found the same way by every process and every user.
+
+1. `STATE_DIRECTORY`, which systemd sets for a unit;
+2. `/var/lib/linod/SITE`, where a link in /etc/linod/sites leads to the site's directory;
+3. `.linod` in the site's directory: a directory, or a link to where 1. led a daemon before.
+
+So one lock and one history serve the daemon of the service manager and a command typed by a member of the site's group.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from .errors import HistoryError
+
+SITES = Path("/etc/linod/sites")
+STATES = Path("/var/lib/linod")
+OWN = ".linod"
+
+
+def linked_name(directory: Path) -> str | None:
+    """The name under which a directory is a site of this host; None where it is not."""
+    try:
+        links = sorted(SITES.iterdir())
+    except OSError:
+        return None
+    return next((link.name for link in links if same_file(link, directory)), None)
+
+
+def site_name(directory: Path) -> str:
+    """The name of a site: that of its link, else of its directory."""
+    return linked_name(directory) or directory.resolve().name or "site"
+
+
+def find_state(directory: Path) -> Path:
+    """The state directory of a site; it may not exist yet."""
+    if given := os.environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        return Path(given)
+    if name := linked_name(directory):
+        return STATES / name
+    return directory / OWN
+
+
+def make_state(directory: Path) -> Path:
+    """The state directory, made where it is missing and open to the group of the site; raises HistoryError."""
+    state = find_state(directory)
+    try:
+        if not state.is_dir():
+            state.mkdir(parents=True)
+            if state == directory / OWN:
+                share_with_group(state, directory)
+        leave_pointer(directory, state)
+    except OSError as error:
+        raise HistoryError(
+            f"The state directory {state} cannot be made: {error.strerror}.",
+            "Make it for the user that runs linod, or name another one in STATE_DIRECTORY.",
+        ) from None
+    if not os.access(state, os.W_OK | os.X_OK):
+        raise HistoryError(
+            f"The state directory {state} cannot be written by {user_name()}.",
+            f"Run linod as {owner_name(state)}, or change its owner.",
+        )
+    return state
+
+
+def share_with_group(state: Path, directory: Path) -> None:
+    """Give a new state directory the site's group, and what is made in it as well."""
+    group = directory.stat().st_gid
+    if group != state.stat().st_gid:
+        try:
+            os.chown(state, -1, group)
+        except PermissionError:
+            pass  # not a member of that group: then its members can't read here, and are told so
+    state.chmod(0o2770)
+
+
+def leave_pointer(directory: Path, state: Path) -> None:
+    """Let others find a state directory that only the environment named."""
+    pointer = directory / OWN
+    if state in (pointer, STATES / (linked_name(directory) or "")) or os.path.lexists(pointer):
+        return
+    try:
+        pointer.symlink_to(state)
+    except OSError:
+        pass  # the site's directory is not ours to write; then only STATE_DIRECTORY leads there
+
+
+def why_unreadable(path: Path) -> str:
+    """In words: who could read a file that this user cannot."""
+    place = path
+    while not os.access(place.parent, os.X_OK) and place.parent != place.parent.parent:
+        place = place.parent
+    try:
+        info = place.stat()
+    except OSError:
+        place = place.parent
+        info = place.stat()
+    readers = "" if not info.st_mode & stat.S_IRGRP else f" and members of the group {group_name(info.st_gid)}"
+    return f"{path} can be read by root, {owner_name(place)}{readers}, not by {user_name()}."
+
+
+def same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def owner_name(path: Path) -> str:
+    try:
+        return path.owner()
+    except (KeyError, OSError):
+        return "its owner"
+
+
+def group_name(gid: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

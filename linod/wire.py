@@ -1,0 +1,192 @@
+"""The messages between daemon, fork server and worker.
+
+Each is one packet of JSON on a Unix socket that keeps packets apart, so there is nothing to frame and nothing to
+reassemble. Both ends say the version: the daemon may come from a Debian package and the site's end from a virtualenv.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import WireError
+
+VERSION = 1
+LARGEST = 160_000  # bytes of one packet; Linux takes 212,992 by default, its own overhead included
+MOST_FDS = 3
+
+
+# daemon -> fork server
+
+
+@dataclass(kw_only=True)
+class Fork:
+    """Fork a worker. Comes with its socket, the pipe for its output and the site's lock."""
+
+    serial: int
+
+
+@dataclass(kw_only=True)
+class Ping:
+    """Are you still there?"""
+
+
+# fork server -> daemon
+
+
+@dataclass(kw_only=True)
+class Tasks:
+    """Some of the declared tasks; more may follow."""
+
+    tasks: list[dict[str, Any]]
+
+
+@dataclass(kw_only=True)
+class Loaded:
+    """The site is loaded and all its tasks were sent: workers can be forked."""
+
+    version: int
+    uses_linod: bool
+    settings: dict[str, Any] = field(default_factory=dict)
+    threads: list[str] = field(default_factory=list)  # running in the process that will be forked
+    zone: str = "UTC"
+
+
+@dataclass(kw_only=True)
+class NotLoaded:
+    """The site cannot be loaded."""
+
+    reason: str
+    permanent: bool  # a later try would say the same
+    traceback: str = ""
+
+
+@dataclass(kw_only=True)
+class Forked:
+    """A worker was forked."""
+
+    serial: int
+    pid: int
+
+
+@dataclass(kw_only=True)
+class NotForked:
+    """The kernel refused a worker."""
+
+    serial: int
+    reason: str
+
+
+@dataclass(kw_only=True)
+class Pong:
+    """Still here."""
+
+
+# worker -> daemon
+
+
+@dataclass(kw_only=True)
+class Hello:
+    """A worker is ready for a run."""
+
+    pid: int
+    memory: int  # KiB resident
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run is."""
+
+    run: int
+    done: float
+    total: float | None
+    text: str
+
+
+@dataclass(kw_only=True)
+class Ended:
+    """How a run ended, and what the worker is worth afterwards."""
+
+    run: int
+    outcome: str
+    reason: str = ""
+    traceback: str = ""
+    cpu: float = 0.0  # seconds
+    peak_memory: int = 0  # KiB
+    memory: int = 0  # KiB resident now
+    retire: str = ""  # why the worker should not be used again
+
+
+# daemon -> worker
+
+
+@dataclass(kw_only=True)
+class Begin:
+    """Run a task."""
+
+    run: int
+    task: str
+
+
+Message = (
+    Fork | Ping | Tasks | Loaded | NotLoaded | Forked | NotForked | Pong | Hello | Progress | Ended | Begin
+)  # fmt: skip
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (Fork, Ping, Tasks, Loaded, NotLoaded, Forked, NotForked, Pong, Hello, Progress, Ended, Begin)
+}
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends; neither outlives an exec unless it is told to."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(end: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
+    """Send one message. Raises OSError where the other end is gone or, on a non-blocking socket, busy."""
+    packet = encode(message)
+    if fds:
+        socket.send_fds(end, [packet], list(fds))
+    else:
+        end.send(packet)
+
+
+def receive(end: socket.socket) -> Message | None:
+    """The next message; None at the end of the conversation. Raises BlockingIOError, or WireError on garbage."""
+    try:
+        packet = end.recv(LARGEST)
+    except ConnectionError:
+        return None
+    return decode(packet) if packet else None
+
+
+def receive_with_fds(end: socket.socket) -> tuple[Message | None, list[int]]:
+    """The next message with its descriptors, which no program that is executed later will inherit."""
+    packet, ancillary, _flags, _address = end.recvmsg(
+        LARGEST, socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return (decode(packet) if packet else None), list(fds)
+
+
+def encode(message: Message) -> bytes:
+    packet = json.dumps([type(message).__name__, vars(message)], separators=(",", ":")).encode()
+    if len(packet) > LARGEST:
+        raise WireError(f"A {type(message).__name__} message of {len(packet):,} bytes is too large.")
+    return packet
+
+
+def decode(packet: bytes) -> Message:
+    try:
+        kind, fields = json.loads(packet)
+        message: Message = _KINDS[kind](**fields)
+    except (ValueError, TypeError, KeyError) as error:
+        raise WireError(f"This is no message of linod: {packet[:80]!r} ({error})") from None
+    return message
