@@ -1,0 +1,124 @@
+"""The fork server: it has loaded the site, and from then on only forks workers.
+
+It runs no task, keeps no connection, and ends with the daemon. A worker is forked twice over, so that it becomes the
+daemon's own child: the daemon sees how it ends, and loses none when the fork server dies.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+from ..launch import Place
+from ..linux import die_with_parent, name_process
+from ..wire import VERSION, Fork, Forked, Loaded, NotForked, Ping, Pong, Tasks, receive_with_fds, send
+from . import worker
+from .load import Site
+
+BATCH = 60_000  # bytes of tasks in one message, about
+
+
+def serve(channel: socket.socket, site: Site, place: Place) -> NoReturn:
+    """Announce the site to the daemon, then fork a worker whenever it asks for one."""
+    daemon = os.getppid()
+    die_with_parent(daemon)
+    forget_terminal()
+    calm_down()
+    announce(channel, site)
+    while True:
+        message, fds = receive_with_fds(channel)
+        match message:
+            case Fork():
+                fork(channel, message.serial, fds, site, place, daemon)
+            case Ping():
+                send(channel, Pong())
+            case _:  # the daemon has closed its end
+                os._exit(0)
+
+
+def announce(channel: socket.socket, site: Site) -> None:
+    """Tell the daemon the declared tasks."""
+    for batch in batches([declaration.task.as_dict() for declaration in site.declarations.values()]):
+        send(channel, Tasks(tasks=batch))
+    send(
+        channel,
+        Loaded(
+            version=VERSION,
+            uses_linod=site.uses_linod,
+            settings=asdict(site.settings),
+            threads=list(site.threads),
+            zone=site.zone,
+        ),
+    )
+
+
+def batches(tasks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for task in tasks:
+        size += len(str(task))
+        if batch and size > BATCH:
+            yield batch
+            batch, size = [], len(str(task))
+        batch.append(task)
+    if batch:
+        yield batch
+
+
+def calm_down() -> None:
+    """Undo what loading may have left behind that a child must not inherit."""
+    from django.db import connections
+
+    worker.reset_signals()
+    connections.close_all()
+    name_process("linod-forkserve")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # What is collected now is not copied by the first collection of each worker.
+    gc.collect()
+    gc.freeze()
+
+
+def forget_terminal() -> None:
+    """Leave the terminal's session, so that Ctrl-C reaches the daemon alone, and read nothing from it."""
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def fork(channel: socket.socket, serial: int, fds: list[int], site: Site, place: Place, daemon: int) -> None:
+    """Fork a worker whose parent will be the daemon."""
+    try:
+        middle = os.fork()
+    except OSError as error:
+        send(channel, NotForked(serial=serial, reason=str(error)))
+    else:
+        if middle == 0:
+            fork_again(channel, serial, fds, site, place, daemon)
+        try:
+            os.waitpid(middle, 0)
+        except ChildProcessError:
+            pass  # the site ignores SIGCHLD, so the kernel has reaped it
+    for fd in fds:
+        os.close(fd)
+
+
+def fork_again(channel: socket.socket, serial: int, fds: list[int], site: Site, place: Place, daemon: int) -> NoReturn:
+    """In the process between fork server and worker: fork the worker and end, so that the daemon adopts it."""
+    try:
+        pid = os.fork()
+        if pid == 0:
+            channel.close()
+            worker.start_forked(fds, site, place, daemon)
+        send(channel, Forked(serial=serial, pid=pid))
+    except OSError as error:
+        send(channel, NotForked(serial=serial, reason=str(error)))
+    finally:
+        os._exit(0)

@@ -1,0 +1,126 @@
+"""What a worker puts back in order between two runs, so that one task cannot disturb the next."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import warnings
+from typing import Any
+
+RESTORED_SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGCHLD,
+    signal.SIGPIPE,
+)
+
+
+class Surroundings:
+    """The process as a worker found it: directory, umask, signals, environment, logging, threads."""
+
+    def __init__(self) -> None:
+        self.directory = os.getcwd()
+        self.umask = get_umask()
+        self.environment = dict(os.environ)
+        self.signals = {number: signal.getsignal(number) for number in RESTORED_SIGNALS}
+        self.threads = threading.active_count()
+        root = logging.getLogger()
+        self.root_level, self.root_handlers, self.disabled = root.level, list(root.handlers), root.manager.disable
+
+    def restore(self) -> str:
+        """Put everything back. The reason to use this process no more, or nothing."""
+        try:
+            self._restore_process()
+            restore_django()
+        except Exception as error:
+            return f"its surroundings could not be restored ({type(error).__name__}: {error})"
+        if threading.active_count() > self.threads:
+            return "a thread of the task is still alive"
+        if has_living_child():
+            return "a child of the task is still alive"
+        return ""
+
+    def _restore_process(self) -> None:
+        os.chdir(self.directory)
+        os.umask(self.umask)
+        if os.environ != self.environment:
+            os.environ.clear()
+            os.environ.update(self.environment)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        for number, handler in self.signals.items():
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        root = logging.getLogger()
+        if root.level != self.root_level:
+            root.setLevel(self.root_level)
+        root.handlers[:] = self.root_handlers
+        logging.disable(self.disabled)
+
+
+def get_umask() -> int:
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask
+
+
+def has_living_child() -> bool:
+    """Whether a process that the task started is still alive; those that have ended are reaped."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def restore_django() -> None:
+    """Language, time zone and database connections as they are at the end of a web request."""
+    from django.utils import timezone, translation
+
+    translation.deactivate()
+    timezone.deactivate()
+    leave_connections()
+
+
+def leave_connections() -> None:
+    """End what transactions the task left open, and close connections that the site doesn't want kept."""
+    from django.db import connections, reset_queries
+
+    reset_queries()
+    for connection in connections.all():
+        if connection.connection is None:
+            continue
+        if connection.in_atomic_block or not connection.get_autocommit():
+            give_up(connection)
+        else:
+            connection.close_if_unusable_or_obsolete()
+
+
+def meet_connections() -> None:
+    """Close connections that did not survive the time since the last run, as when the server was restarted."""
+    from django.db import connections
+
+    for connection in connections.all():
+        if connection.connection is not None and not connection.is_usable():
+            give_up(connection)
+
+
+def give_up(connection: Any) -> None:
+    """Forget a connection with all that is open on it; the server rolls back."""
+    connection.in_atomic_block = False
+    connection.savepoint_ids = []
+    connection.needs_rollback = False
+    connection.run_on_commit = []
+    try:
+        connection.close()
+    except Exception as error:  # the server may be gone, and closing says so
+        warnings.warn(f"closing a database connection: {error}", stacklevel=1)
+        connection.connection = None

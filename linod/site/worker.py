@@ -1,0 +1,184 @@
+"""A worker: runs one task at a time, tells the daemon how each ended, and leaves when it is told to or worn out."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+from ..launch import Place
+from ..linux import die_with_parent, name_process
+from ..progress import listen
+from ..runs import Outcome
+from ..wire import Begin, Ended, Hello, Progress, receive, send
+from . import hygiene, output
+from .call import Caller, Result
+from .load import Site
+
+LONGEST_ADOPTION = 5.0  # seconds until the daemon is our parent
+PROGRESS_PAUSE = 0.2  # seconds between two progress messages
+KILLED_BEFORE_OTHERS = 200  # added to the score by which the kernel chooses whom to kill when memory is short
+CHANNEL, LOCK = 3, 4  # descriptors of a worker that was executed
+PAGE = os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+class Worker:
+    """One process that runs tasks."""
+
+    def __init__(self, channel: socket.socket, site: Site) -> None:
+        self.channel, self.site = channel, site
+        self.caller = Caller()
+        self.surroundings = hygiene.Surroundings()
+        self.run = 0
+        self.last_progress = 0.0
+        self._memory = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        listen(self.tell_progress)
+
+    def work(self) -> None:
+        """Say hello, then run what the daemon sends until one of us has had enough."""
+        send(self.channel, Hello(pid=os.getpid(), memory=self.memory()))
+        while isinstance(message := receive(self.channel), Begin):
+            ended = self.perform(message)
+            send(self.channel, ended)
+            if ended.retire:
+                return
+
+    def perform(self, begin: Begin) -> Ended:
+        """Run one task and put the process back in order."""
+        declaration = self.site.declarations.get(begin.task)
+        if declaration is None:
+            return Ended(run=begin.run, outcome=Outcome.FAILED, reason=f"The site declares no task {begin.task!r}.")
+        self.run, self.last_progress = begin.run, 0.0
+        name_process(declaration.task.label)
+        os.environ["LINOD_RUN"], os.environ["LINOD_TASK"] = str(begin.run), declaration.task.label
+        hygiene.meet_connections()
+        result = self.caller.call(declaration.function)
+        flush()
+        retire = "it was terminated" if self.caller.terminated else self.surroundings.restore()
+        name_process("linod-worker")
+        return self.ended(begin, result, retire)
+
+    def ended(self, begin: Begin, result: Result, retire: str) -> Ended:
+        return Ended(
+            run=begin.run,
+            outcome=result.outcome,
+            reason=result.reason,
+            traceback=result.traceback,
+            cpu=result.cpu,
+            peak_memory=result.peak_memory,
+            memory=self.memory(),
+            retire=retire,
+        )
+
+    def memory(self) -> int:
+        """KiB resident now."""
+        return int(os.pread(self._memory, 200, 0).split()[1]) * PAGE
+
+    def tell_progress(self, done: float, total: float | None, text: str) -> None:
+        """Send progress on, but not more often than anybody can read it; a busy socket may drop it."""
+        now = time.monotonic()
+        if now - self.last_progress < PROGRESS_PAUSE and done != total:
+            return
+        self.last_progress = now
+        message = Progress(
+            run=self.run, done=float(done), total=None if total is None else float(total), text=str(text)
+        )
+        try:
+            send(self.channel, message)
+        except OSError:
+            pass  # the daemon is gone, and this process will follow it
+
+
+def start_forked(fds: list[int], site: Site, place: Place, daemon: int) -> NoReturn:
+    """Become a worker in a process that the fork server has just forked."""
+    try:
+        channel, pipe, lock = fds
+        wait_for_adoption(daemon)
+        os.setsid()
+        if not site.settings.fork_server:
+            execute(place, channel, pipe, lock)
+        output.redirect(pipe)
+        os.close(pipe)
+        work(socket.socket(fileno=channel), site)
+    except BaseException:
+        leave_with_traceback()
+
+
+def start_loaded(channel: socket.socket, site: Site) -> NoReturn:
+    """Become a worker in a process that was executed and has loaded the site itself."""
+    try:
+        os.set_inheritable(LOCK, False)
+        output.redirect(1)
+        work(channel, site)
+    except BaseException:
+        leave_with_traceback()
+
+
+def work(channel: socket.socket, site: Site) -> NoReturn:
+    reset_signals()
+    faulthandler.enable(2)
+    offer_as_victim()
+    output.catch_log_records()
+    name_process("linod-worker")
+    Worker(channel, site).work()
+    flush()
+    # Not sys.exit: what the site registered with atexit belongs to the process that loaded it.
+    os._exit(0)
+
+
+def execute(place: Place, channel: int, pipe: int, lock: int) -> NoReturn:
+    """Start a worker that loads the site anew, for a site that cannot be forked."""
+    # Moved out of the way first: one may sit where another shall go.
+    high = [os.dup(fd) for fd in (channel, lock, pipe)]
+    for fd, target in zip(high, (CHANNEL, LOCK, 1), strict=True):
+        os.dup2(fd, target)
+    os.dup2(1, 2)
+    command = place.command("worker")
+    os.execv(command[0], command)
+
+
+def wait_for_adoption(daemon: int) -> None:
+    """Wait until the process in between has ended and the daemon is our parent."""
+    deadline = time.monotonic() + LONGEST_ADOPTION
+    while os.getppid() != daemon:
+        if time.monotonic() > deadline:
+            os._exit(1)
+        time.sleep(0.0002)
+    die_with_parent(daemon)
+
+
+def reset_signals() -> None:
+    """Forget the handlers that the site or Python set for another kind of process."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def offer_as_victim() -> None:
+    """When memory is short, the kernel shall end a worker rather than the daemon."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(KILLED_BEFORE_OTHERS))
+    except OSError:
+        pass  # not everywhere allowed, and only a preference
+
+
+def flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass  # the task may have closed or replaced it
+
+
+def leave_with_traceback() -> NoReturn:
+    traceback.print_exc()
+    flush()
+    os._exit(1)
