@@ -1,0 +1,13 @@
+"""The program of the daemon: `python -P linod/daemon LAUNCH`."""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    try:
+        import linod  # noqa: F401
+    except ImportError:
+        sys.path.append(str(Path(__file__).parents[2]))
+    from linod.daemon.main import main
+
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,156 @@
+"""What is planned: for each task its next due time, and the runs that were claimed and wait for their instant."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ..runs import Outcome, Run
+from ..task import Task
+from .clock import Timer, monotonic
+
+if TYPE_CHECKING:
+    from .workers import Worker
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class LiveRun:
+    """A run between its claim and its end, with what only the daemon needs of it."""
+
+    run: Run
+    entry: Entry
+    at: datetime  # when it shall start: its due time, or later for a retry or a catch-up after boot
+    confirmed: bool = False  # its claim is in history
+    decided: bool = False  # it has fallen due
+    worker: Worker | None = None
+    began: float = 0.0  # monotonic
+    young: bool = False  # counts against max_parallel
+    verdict: Outcome | None = None  # why we are ending it
+    verdict_reason: str = ""
+    timeout: Timer | None = None
+    progress: str = ""
+
+    @property
+    def task(self) -> Task:
+        return self.entry.task
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Entry:
+    """A task, and where it stands."""
+
+    task: Task
+    position: int
+    since: datetime  # known, enabled and with this very schedule since then
+    accounted: datetime | None  # the latest due time that was started or skipped
+    next: LiveRun | None = None  # the claimed run of its next due time
+    waiting: deque[LiveRun] = field(default_factory=deque)  # due, but something keeps them from starting
+    alive: set[LiveRun] = field(default_factory=set)
+    retry: Timer | None = None
+    gone: bool = False  # declared no more
+    last_outcome: Outcome | None = None
+    failures: int = 0  # in a row
+
+
+class Agenda:
+    """Instants with what happens then, the earliest first. What is no longer wanted is dropped when its turn comes."""
+
+    def __init__(self) -> None:
+        self._due_times: list[tuple[datetime, int, Entry]] = []
+        self._claimed: list[tuple[datetime, int, LiveRun]] = []
+        self._order = itertools.count()
+
+    def plan(self, due: datetime, entry: Entry) -> None:
+        """A task's next due time, to be claimed some time before."""
+        heapq.heappush(self._due_times, (due, next(self._order), entry))
+
+    def claimed(self, live: LiveRun) -> None:
+        """A claimed run, to be started at its instant."""
+        heapq.heappush(self._claimed, (live.at, next(self._order), live))
+
+    def take_due_times(self, until: datetime) -> list[tuple[datetime, Entry]]:
+        """The due times up to an instant, to be claimed now."""
+        taken = []
+        while self._due_times and self._due_times[0][0] <= until:
+            due, _order, entry = heapq.heappop(self._due_times)
+            taken.append((due, entry))
+        return taken
+
+    def take_claimed(self, until: datetime) -> list[LiveRun]:
+        """The runs that shall start by now."""
+        taken = []
+        while self._claimed and self._claimed[0][0] <= until:
+            taken.append(heapq.heappop(self._claimed)[2])
+        return taken
+
+    def claimed_before(self, until: datetime, limit: int) -> int:
+        """How many runs shall start before an instant; counting stops at a limit."""
+        if not self._claimed or self._claimed[0][0] > until:
+            return 0
+        return sum(at <= until for at, _order, _live in self._claimed[: 4 * limit])
+
+    def next_due_time(self) -> datetime | None:
+        return self._due_times[0][0] if self._due_times else None
+
+    def next_start(self) -> datetime | None:
+        return self._claimed[0][0] if self._claimed else None
+
+    def drop_due_times(self) -> None:
+        """Forget all due times that are not claimed yet."""
+        self._due_times.clear()
+
+    def drop_claimed(self) -> list[LiveRun]:
+        """Forget all runs that wait for their instant; returns them."""
+        dropped = [live for _at, _order, live in self._claimed]
+        self._claimed.clear()
+        return dropped
+
+
+class Capacity:
+    """How many runs may be going on at the same time.
+
+    Only young runs count against the lower limit. One that has lasted a while waits for something, and a dozen of those
+    must not become a queue for all others; the higher limit holds for all together.
+    """
+
+    def __init__(self, *, parallel: int, total: int, slow_after: float) -> None:
+        self.parallel, self.total, self.slow_after = parallel, total, slow_after
+        self.alive = 0
+        self._young = 0
+        self._by_age: deque[LiveRun] = deque()
+
+    def started(self, live: LiveRun) -> None:
+        live.young = True
+        self.alive += 1
+        self._young += 1
+        self._by_age.append(live)
+
+    def ended(self, live: LiveRun) -> None:
+        self.alive -= 1
+        if live.young:
+            live.young = False
+            self._young -= 1
+
+    def room(self) -> int:
+        """How many more runs may start now."""
+        self._grow_old()
+        return max(0, min(self.parallel - self._young, self.total - self.alive))
+
+    def next_room(self) -> float | None:
+        """Seconds until a young run counts no more; None where only an end makes room."""
+        self._grow_old()
+        if not self._by_age or self.alive >= self.total:
+            return None
+        return max(0.0, self._by_age[0].began + self.slow_after - monotonic())
+
+    def _grow_old(self) -> None:
+        limit = monotonic() - self.slow_after
+        while self._by_age and (not self._by_age[0].young or self._by_age[0].began <= limit):
+            live = self._by_age.popleft()
+            if live.young:
+                live.young = False
+                self._young -= 1

@@ -1,0 +1,57 @@
+"""Processes that are or were below the daemon: how they ended, and which run a stray one belongs to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ..linux import birth, session
+
+
+def how_it_ended(status: int) -> str:
+    """In words, from the status that waitpid gives."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
+        if number == signal.SIGKILL:
+            return "its process was killed (SIGKILL), by somebody or because memory was short"
+        return f"its process died of {name}"
+    return f"its process left with exit status {os.WEXITSTATUS(status)}"
+
+
+def has_mark(pid: int, mark: bytes) -> bool:
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes() + b"\0"
+    except OSError:
+        return False
+
+
+def writes_to(pid: int, inode: int) -> bool:
+    for fd in (1, 2):
+        with suppress(OSError):
+            if os.stat(f"/proc/{pid}/fd/{fd}").st_ino == inode:
+                return True
+    return False
+
+
+def end_leftovers(leader: int, born: int | None, pids: list[int]) -> int:
+    """Kill what is left of a worker that died with its daemon: processes in its session. How many there were."""
+    if birth(leader) not in (None, born):
+        return 0  # the pid was given to another process since
+    ended = 0
+    for pid in pids:
+        if session(pid) == leader:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+                ended += 1
+    return ended
+
+
+def wait_gone(pids: list[int], patience: float) -> None:
+    """Wait until processes that were killed are gone."""
+    end = time.monotonic() + patience
+    while any(birth(pid) is not None for pid in pids) and time.monotonic() < end:
+        time.sleep(0.01)

@@ -1,0 +1,260 @@
+"""The site's fork server, as the daemon sees it: started, listened to, replaced when it dies, hangs or cannot load.
+
+Nothing that happens to it stops the loop. Workers that it has forked go on without it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from selectors import EVENT_READ, BaseSelector
+from typing import Protocol
+
+from ..conf import Settings
+from ..errors import WireError
+from ..launch import Launch, clean_environment
+from ..task import Task
+from ..wire import VERSION, Fork, Forked, Loaded, Message, NotForked, NotLoaded, Ping, Pong, Tasks, pair, receive, send
+from .children import how_it_ended
+from .clock import Timer, Timers
+
+CHANNEL = 3  # the descriptor of its socket; see site/main.py
+ANSWER_WITHIN = 5.0  # seconds, to a ping
+LONGEST_PAUSE = 60.0  # seconds between two tries to load the site
+READ_SIZE = 65536
+
+
+class Listener(Protocol):
+    """Who is told what becomes of the site."""
+
+    def site_loaded(self, server: ForkServer, tasks: list[Task], loaded: Loaded) -> None: ...
+    def site_not_loaded(self, reason: str, *, permanent: bool, traceback: str) -> None: ...
+    def site_is_gone(self, how: str, pause: float) -> None: ...
+    def site_wrote(self, text: str) -> None: ...
+    def forked(self, serial: int, pid: int) -> None: ...
+    def not_forked(self, serial: int, reason: str) -> None: ...
+
+
+class ForkServer:
+    """One process that has loaded the site, or is about to."""
+
+    def __init__(self, sites: ForkServers, channel: socket.socket, pid: int, pipe: int | None) -> None:
+        self.pid = pid
+        self.ready = False
+        self.gone = False
+        self.told = False  # it has said whether it could load
+        self.channel, self.pipe = channel, pipe
+        self.deadline: Timer | None = None
+        self._sites = sites
+        self._tasks: list[Task] = []
+        channel.setblocking(False)
+
+    def fork(self, serial: int, fds: Sequence[int]) -> bool:
+        """Ask for a worker; False if that is not possible now."""
+        try:
+            send(self.channel, Fork(serial=serial), fds)
+        except OSError:
+            return False
+        return True
+
+    def is_silent(self) -> None:
+        """A worker it was asked for didn't come: see whether it still answers."""
+        with suppress(OSError):
+            send(self.channel, Ping())
+        if self.deadline is None or self.deadline.callback is None:
+            self.deadline = self._sites.timers.after(ANSWER_WITHIN, self.kill)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def take(self, message: Message) -> None:
+        """What it says."""
+        listener = self._sites.listener
+        match message:
+            case Forked(serial=serial, pid=pid):
+                listener.forked(serial, pid)
+            case NotForked(serial=serial, reason=reason):
+                listener.not_forked(serial, reason)
+            case Pong():
+                self._sites.timers.cancel(self.deadline)
+            case Tasks(tasks=tasks):
+                self._tasks += map(Task.from_dict, tasks)
+            case Loaded():
+                self._sites.timers.cancel(self.deadline)
+                self.told = True
+                self._sites.loaded(self, self._tasks, message)
+                self._tasks = []
+            case NotLoaded():
+                self.told = True
+                self._sites.not_loaded(self, message)
+
+
+class ForkServers:
+    """The fork server that is used, and the next one while it loads."""
+
+    def __init__(self, launch: Launch, selector: BaseSelector, timers: Timers, listener: Listener) -> None:
+        self.launch, self.timers, self.listener = launch, timers, listener
+        self.settings = Settings()
+        self.current: ForkServer | None = None
+        self._selector = selector
+        self._all: dict[int, ForkServer] = {}  # by pid
+        self._pause = 0.0
+        self._stopping = False
+
+    def start(self) -> None:
+        """Begin with the one that the command line has forked already, or start one."""
+        if self.launch.site_fd is not None and self.launch.site_pid is not None:
+            channel = socket.socket(fileno=self.launch.site_fd)
+            channel.set_inheritable(False)
+            self._watch(ForkServer(self, channel, self.launch.site_pid, None))
+        else:
+            self.load()
+
+    @property
+    def loading(self) -> bool:
+        return any(not server.told for server in self._all.values())
+
+    def load(self) -> None:
+        """Start a fork server on the code as it is now; it takes over when it has loaded."""
+        if self._stopping:
+            return
+        ours, theirs = pair()
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(writing, True)
+        command = self.launch.place.command("forkserver")
+        try:
+            pid = os.posix_spawn(
+                command[0],
+                command,
+                clean_environment(),
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, writing, 1),
+                    (os.POSIX_SPAWN_DUP2, writing, 2),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), CHANNEL),
+                ],
+                setsid=True,
+                setsigmask=[],
+            )
+        except OSError as error:
+            ours.close()
+            os.close(reading)
+            permanent = isinstance(error, FileNotFoundError | PermissionError)
+            self.listener.site_not_loaded(
+                f"The site's Python {command[0]} cannot be started: {error.strerror}.",
+                permanent=permanent,
+                traceback="",
+            )
+            self._try_later(f"its Python cannot be started: {error.strerror}")
+        else:
+            self._watch(ForkServer(self, ours, pid, reading))
+        finally:
+            theirs.close()
+            os.close(writing)
+
+    def _watch(self, server: ForkServer) -> None:
+        self._all[server.pid] = server
+        self._selector.register(server.channel, EVENT_READ, lambda: self._on_message(server))
+        if server.pipe is not None:
+            self._selector.register(server.pipe, EVENT_READ, lambda: self._on_output(server))
+        server.deadline = self.timers.after(self.settings.load_timeout, server.kill)
+
+    def _on_message(self, server: ForkServer) -> None:
+        try:
+            message = receive(server.channel)
+        except BlockingIOError:
+            return
+        except (WireError, OSError):
+            return server.kill()
+        if message is None:
+            self._selector.unregister(server.channel)
+        else:
+            server.take(message)
+
+    def _on_output(self, server: ForkServer) -> None:
+        assert server.pipe is not None
+        try:
+            data = os.read(server.pipe, READ_SIZE)
+        except OSError:
+            data = b""
+        if data:
+            self.listener.site_wrote(data.decode(errors="replace"))
+        else:
+            self._selector.unregister(server.pipe)
+
+    def loaded(self, server: ForkServer, tasks: list[Task], message: Loaded) -> None:
+        """A fork server is ready: it replaces the one before."""
+        if message.version != VERSION:
+            server.kill()
+            self.listener.site_not_loaded(
+                f"The site's linod speaks version {message.version} and the daemon version {VERSION}."
+                " Install the same version of linod for both.",
+                permanent=True,
+                traceback="",
+            )
+            return
+        server.ready = True
+        self._pause = 0.0
+        before, self.current = self.current, server
+        if before is not None:
+            self._let_go(before)
+        self.listener.site_loaded(server, tasks, message)
+
+    def not_loaded(self, server: ForkServer, message: NotLoaded) -> None:
+        self.listener.site_not_loaded(message.reason, permanent=message.permanent, traceback=message.traceback)
+
+    def ended(self, pid: int, status: int) -> bool:
+        """A child has ended. True if it was a fork server."""
+        server = self._all.pop(pid, None)
+        if server is None:
+            return False
+        # Its last word may still be in the socket: why it could not load.
+        with suppress(BlockingIOError, WireError, OSError):
+            while (message := receive(server.channel)) is not None:
+                server.take(message)
+        self._close(server)
+        was_ready, server.ready, server.gone = server.ready, False, True
+        if server is self.current or (not was_ready and self.current is None):
+            if server is self.current:
+                self.current = None
+            self._try_later(how_it_ended(status) if was_ready or not server.told else "it could not load")
+        elif not was_ready and not server.told:
+            self.listener.site_not_loaded(f"While loading, {how_it_ended(status)}.", permanent=False, traceback="")
+        return True
+
+    def _try_later(self, how: str) -> None:
+        if self._stopping or self.loading:
+            return
+        pause, self._pause = self._pause, min(max(1.0, 2 * self._pause), LONGEST_PAUSE)
+        self.listener.site_is_gone(how, pause)
+        self.timers.after(pause, self.load)
+
+    def _let_go(self, server: ForkServer) -> None:
+        """Let a fork server leave: it sees the end of its socket."""
+        server.ready = False
+        with suppress(OSError):
+            server.channel.shutdown(socket.SHUT_RDWR)
+        server.deadline = self.timers.after(ANSWER_WITHIN, server.kill)
+
+    def _close(self, server: ForkServer) -> None:
+        self.timers.cancel(server.deadline)
+        for end in (server.channel, server.pipe):
+            if end is not None:
+                with suppress(KeyError, ValueError):
+                    self._selector.unregister(end)
+        server.channel.close()
+        if server.pipe is not None:
+            os.close(server.pipe)
+
+    def stop(self) -> None:
+        """Let all leave; the loop sees them end."""
+        self._stopping = True
+        for server in self._all.values():
+            self._let_go(server)
+
+    def __len__(self) -> int:
+        return len(self._all)

@@ -1,0 +1,419 @@
+"""History as the loop sees it, and its SQLite form.
+
+The loop never waits for a disk. It hands what happened to a thread that has the writing connection; the thread writes
+all that has gathered in one transaction, and tells the loop which claims are safe.
+
+A claim says that a run will be started; it is written ahead of the due time, so that it delays nothing. The start
+itself must be known even if the daemon is killed in the next instant, but cannot wait for a transaction: it is a mark
+in a small file that is mapped into memory, which the kernel keeps when a process dies. (When the kernel itself dies,
+marks mean nothing, and a claim of another boot counts as started.)
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import sqlite3
+import struct
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..archive import COLUMNS, FILE, connect, row_from_run, run_from_row
+from ..conf import Settings
+from ..instants import from_micros, to_micros
+from ..runs import Outcome, Run
+from ..task import Task
+
+MARKS = "starts"
+MARK_SLOTS = 4096
+MOST_UNWRITTEN = MARK_SLOTS // 2  # runs begun but not written: with more, marks could overwrite each other
+MOST_KEPT = 20_000  # rows kept in memory while the file cannot be written
+PRUNE_EVERY = 600.0  # seconds
+LONGEST_PAUSE = 30.0  # seconds between two tries to write
+
+
+@dataclass(kw_only=True)
+class Known:
+    """What history knows of a task from before."""
+
+    task: Task | None  # None where a different version of linod wrote something this one can't read
+    since: datetime
+    accounted: datetime | None
+
+
+@dataclass(kw_only=True)
+class Past:
+    """What history knows when a daemon begins."""
+
+    tasks: dict[str, Known] = field(default_factory=dict)
+    unfinished: list[Run] = field(default_factory=list)  # claimed or started, without an outcome
+    last_runs: dict[str, Run] = field(default_factory=dict)  # the latest ended run of each task
+    last_id: int = 0
+    lap: int = 0
+
+
+class History(Protocol):
+    """What the loop asks of a history, wherever it is kept."""
+
+    settings: Settings
+    trouble: str  # why the last try to write failed
+
+    def past(self) -> Past: ...
+    def know(self, task: Task, position: int, since: datetime, accounted: datetime | None) -> None: ...
+    def forget(self, task: str) -> None: ...
+    def rename(self, old: str, new: str) -> None: ...
+    def claim(self, run: Run, *, durable: bool) -> None: ...
+    def mark_started(self, run: Run) -> None: ...
+    def unmark_started(self, run: Run) -> None: ...
+    def started_for_sure(self, run: Run) -> bool: ...
+    def save(self, run: Run) -> None: ...
+    def withdraw(self, run: Run) -> None: ...
+    def account(self, task: str, due: datetime) -> None: ...
+    def fileno(self) -> int: ...
+    def answers(self) -> list[tuple[int, bool]]: ...
+    def busy(self) -> bool: ...
+    def close(self, patience: float) -> bool: ...
+
+
+@dataclass
+class Batch:
+    """What has gathered for the next transaction; only the last state of a row counts."""
+
+    runs: dict[int, list[Any]] = field(default_factory=dict)
+    withdrawn: set[int] = field(default_factory=set)
+    claims: list[int] = field(default_factory=list)
+    accounted: dict[str, int] = field(default_factory=dict)
+    statements: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    durable: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.withdrawn or self.accounted or self.statements)
+
+    def put_before(self, later: Batch) -> None:
+        """Take in what has gathered since, after this one could not be written."""
+        self.runs = {id: row for id, row in (self.runs | later.runs).items() if id not in later.withdrawn}
+        self.withdrawn |= later.withdrawn
+        self.claims += later.claims
+        self.accounted.update(later.accounted)
+        self.statements += later.statements
+        self.durable |= later.durable
+
+    def shrink(self) -> None:
+        """Let go of the oldest rows that matter least, when there are too many to keep in memory."""
+        dull = (Outcome.SUCCEEDED, Outcome.SKIPPED)
+        outcome = COLUMNS.index("outcome")
+        for id in [id for id, row in self.runs.items() if row[outcome] in dull][: len(self.runs) - MOST_KEPT]:
+            del self.runs[id]
+
+
+class SqliteHistory:
+    """History in one SQLite file, written by a thread of its own."""
+
+    def __init__(self, state: Path, settings: Settings) -> None:
+        self.settings = settings
+        self.trouble = ""
+        self._path = state / FILE
+        self._marks = Marks(state / MARKS)
+        self._db = open_or_put_aside(self._path)
+        self._wake_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = threading.Condition()
+        self._batch = Batch()
+        self._answers: list[tuple[int, bool]] = []
+        self._closing = False
+        self._writing = False
+        self._next_prune = time.monotonic() + PRUNE_EVERY
+        self._thread = threading.Thread(target=self._write, name="history", daemon=True)
+
+    # Called by the loop
+
+    def past(self) -> Past:
+        """What is known from before. Called once, before anything is written."""
+        past = Past()
+        for id, task, since, accounted in self._db.execute("SELECT id, task, since, accounted FROM tasks"):
+            past.tasks[id] = Known(
+                task=read_task(task),
+                since=from_micros(since),
+                accounted=None if accounted is None else from_micros(accounted),
+            )
+        columns = ", ".join(COLUMNS)
+        past.unfinished = list(map(run_from_row, self._db.execute(f"SELECT {columns} FROM runs WHERE outcome IS NULL")))
+        last = f"SELECT {columns} FROM runs WHERE id IN (SELECT max(id) FROM runs WHERE {ATTEMPTED} GROUP BY task)"
+        past.last_runs = {run.task: run for run in map(run_from_row, self._db.execute(last))}
+        past.last_id, past.lap = self._db.execute("SELECT ifnull(max(id), 0), ifnull(max(lap), 0) FROM runs").fetchone()
+        past.last_id = max(past.last_id, self._marks.highest())
+        self._thread.start()
+        return past
+
+    def know(self, task: Task, position: int, since: datetime, accounted: datetime | None) -> None:
+        """Remember a task; what happened since then is judged by this."""
+        values = (
+            task.id,
+            position,
+            json.dumps(task.as_dict()),
+            to_micros(since),
+            None if accounted is None else to_micros(accounted),
+        )
+        self._put_statement("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", values)
+
+    def forget(self, task: str) -> None:
+        """Let go of a task that is declared no more; its runs stay until they are too old."""
+        self._put_statement("DELETE FROM tasks WHERE id = ?", (task,))
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a task and its runs a new id."""
+        self._put_statement("UPDATE OR REPLACE tasks SET id = ? WHERE id = ?", (new, old))
+        self._put_statement("UPDATE OR IGNORE runs SET task = ? WHERE task = ?", (new, old))
+
+    def claim(self, run: Run, *, durable: bool) -> None:
+        """Say that a run will be started; `answers` tells when that is written, on the disk itself if durable."""
+        with self._lock:
+            self._batch.runs[run.id] = row_from_run(run)
+            self._batch.claims.append(run.id)
+            self._batch.durable |= durable
+            self._lock.notify()
+
+    def mark_started(self, run: Run) -> None:
+        """Note that a run is being started, so that even SIGKILL cannot make us forget it."""
+        self._marks.set(run.id)
+
+    def unmark_started(self, run: Run) -> None:
+        """Take the mark back: no worker could take the run."""
+        self._marks.clear(run.id)
+
+    def started_for_sure(self, run: Run) -> bool:
+        """Whether a claim that was found without a start was started all the same."""
+        return self._marks.has(run.id)
+
+    def save(self, run: Run) -> None:
+        """Write a run as it is now."""
+        with self._lock:
+            self._batch.runs[run.id] = row_from_run(run)
+            self._lock.notify()
+
+    def withdraw(self, run: Run) -> None:
+        """Take a claim back: the run was never started."""
+        with self._lock:
+            self._batch.runs.pop(run.id, None)
+            self._batch.withdrawn.add(run.id)
+            self._lock.notify()
+
+    def account(self, task: str, due: datetime) -> None:
+        """Note that a due time was dealt with, so that it is not caught up later."""
+        with self._lock:
+            self._batch.accounted[task] = to_micros(due)
+            self._lock.notify()
+
+    def fileno(self) -> int:
+        """Readable when there are answers."""
+        return self._wake_loop
+
+    def answers(self) -> list[tuple[int, bool]]:
+        """The claims that were decided since the last call: (run, whether it may be started)."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._wake_loop)
+        with self._lock:
+            answers, self._answers = self._answers, []
+        return answers
+
+    def busy(self) -> bool:
+        """Whether so much is unwritten that no more runs should be started."""
+        return len(self._batch.runs) > MOST_UNWRITTEN and not self.trouble
+
+    def close(self, patience: float) -> bool:
+        """Write what is left, waiting for the disk up to so many seconds. False if something is lost."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+        if self._thread.is_alive():
+            self._thread.join(patience)
+        return not self._thread.is_alive() and not self._batch
+
+    # In the thread
+
+    def _write(self) -> None:
+        pause = 1.0
+        while (batch := self._next_batch()) is not None:
+            try:
+                refused = self._write_batch(batch)
+                self.trouble, pause = "", 1.0
+                self._answer((id, id not in refused) for id in batch.claims)
+            except (sqlite3.Error, OSError) as error:
+                self.trouble = f"{type(error).__name__}: {error}"
+                # Tasks go on without a history rather than stop for the want of one.
+                self._answer((id, True) for id in batch.claims)
+                batch.claims = []
+                if self._put_back(batch, pause):
+                    return
+                pause = min(2 * pause, LONGEST_PAUSE)
+        self._db.close()
+
+    def _next_batch(self) -> Batch | None:
+        """Wait until there is something to write; None at the end."""
+        with self._lock:
+            self._writing = False
+            self._lock.wait_for(lambda: self._batch or self._closing)
+            if not self._batch:
+                return None
+            batch, self._batch = self._batch, Batch()
+            self._writing = True
+            return batch
+
+    def _write_batch(self, batch: Batch) -> set[int]:
+        """Write a batch in one transaction. The claims that were refused: another daemon has that due time."""
+        db, refused = self._db, set[int]()
+        db.execute(f"PRAGMA synchronous = {'FULL' if batch.durable else 'NORMAL'}")
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for statement, values in batch.statements:
+                db.execute(statement, values)
+            if batch.withdrawn:
+                db.execute(
+                    "DELETE FROM runs WHERE id IN (SELECT value FROM json_each(?))",
+                    (json.dumps(list(batch.withdrawn)),),
+                )
+            if batch.runs:
+                # One statement for all rows: each statement gives the interpreter's lock away and waits for it again.
+                changed = db.execute(UPSERT, (json.dumps(list(batch.runs.values())),)).rowcount
+                if changed < len(batch.runs):
+                    refused = self._not_ours(batch)
+            if batch.accounted:
+                db.execute(ACCOUNT, (json.dumps(batch.accounted),))
+            db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+        if time.monotonic() > self._next_prune:
+            self._next_prune = time.monotonic() + PRUNE_EVERY
+            self._prune()
+        return refused
+
+    def _not_ours(self, batch: Batch) -> set[int]:
+        ids = json.dumps(list(batch.runs))
+        there = {
+            id for (id,) in self._db.execute("SELECT id FROM runs WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+        }
+        return set(batch.runs) - there
+
+    def _answer(self, answers: Iterable[tuple[int, bool]]) -> None:
+        answers = list(answers)
+        if answers or self.trouble:
+            with self._lock:
+                self._answers += answers
+            os.eventfd_write(self._wake_loop, 1)
+
+    def _put_back(self, batch: Batch, pause: float) -> bool:
+        """Keep a batch for the next try, and wait. True when the daemon ends meanwhile."""
+        with self._lock:
+            batch.put_before(self._batch)
+            batch.shrink()
+            self._batch = batch
+            if self._closing:
+                return True
+            self._lock.wait_for(lambda: self._closing, pause)
+        return False
+
+    def _prune(self) -> None:
+        """Delete runs that are too old or too many; the last one of each task stays."""
+        now = time.time()
+        keep = now - self.settings.keep_days * 86400
+        keep_bad = now - self.settings.keep_failures_days * 86400
+        self._db.execute(PRUNE, (int(keep * 1e6), int(keep_bad * 1e6), self.settings.keep_runs))
+
+    def _put_statement(self, statement: str, values: tuple[Any, ...]) -> None:
+        with self._lock:
+            self._batch.statements.append((statement, values))
+            self._lock.notify()
+
+
+UPSERT = """
+INSERT INTO runs ({columns})
+SELECT {values} FROM json_each(?) WHERE true
+ON CONFLICT (id) DO UPDATE SET {updates}
+ON CONFLICT (task, due, attempt, lap) DO NOTHING
+""".format(
+    columns=", ".join(COLUMNS),
+    values=", ".join(f"json_extract(value, '$[{i}]')" for i in range(len(COLUMNS))),
+    updates=", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "id"),
+)
+
+ACCOUNT = """
+UPDATE tasks SET accounted = max(ifnull(accounted, 0), new.value)
+FROM json_each(?) AS new WHERE tasks.id = new.key
+"""
+
+PRUNE = """
+DELETE FROM runs WHERE id IN (
+    SELECT id FROM (
+        SELECT id, outcome, due, row_number() OVER (PARTITION BY task ORDER BY id DESC) AS nth
+        FROM runs WHERE outcome IS NOT NULL
+    )
+    WHERE nth > 1 AND CASE WHEN outcome IN ('failed', 'timed_out', 'crashed', 'lost')
+        THEN due < ?2 ELSE due < ?1 OR nth > ?3 END
+)
+"""
+
+
+# The runs that tell how a task fares.
+ATTEMPTED = "ended IS NOT NULL AND outcome <> 'skipped'"
+
+
+class Marks:
+    """A ring of run ids in a file that is mapped into memory: written by a memory access, kept by the kernel."""
+
+    def __init__(self, path: Path) -> None:
+        size = MARK_SLOTS * 8
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+        try:
+            os.posix_fallocate(fd, 0, size)  # a hole could not be filled on a full disk, and that is a SIGBUS
+            self._map = mmap.mmap(fd, size)
+        finally:
+            os.close(fd)
+
+    def set(self, id: int) -> None:
+        struct.pack_into("<q", self._map, id % MARK_SLOTS * 8, id)
+
+    def clear(self, id: int) -> None:
+        struct.pack_into("<q", self._map, id % MARK_SLOTS * 8, 0)
+
+    def has(self, id: int) -> bool:
+        return bool(struct.unpack_from("<q", self._map, id % MARK_SLOTS * 8)[0] == id)
+
+    def highest(self) -> int:
+        """The highest id that was ever marked: it must not be given again."""
+        return int(max(struct.unpack(f"<{MARK_SLOTS}q", self._map)))
+
+
+def open_or_put_aside(path: Path) -> sqlite3.Connection:
+    """Open the history; one that is no database any more is put aside, and a new one begun."""
+    try:
+        db = connect(path)
+        db.execute("SELECT count(*) FROM runs WHERE outcome IS NULL").fetchone()
+        return db
+    except sqlite3.OperationalError:
+        raise  # locked, full, not permitted: the file itself is fine
+    except sqlite3.DatabaseError:
+        aside = f"{path}.damaged-{time.time():.0f}"
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.rename(f"{path}{suffix}", f"{aside}{suffix}")
+        return connect(path)
+
+
+def read_task(text: str) -> Task | None:
+    try:
+        return Task.from_dict(json.loads(text))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def is_durable(task: Task) -> bool:
+    """Whether a lost claim would matter: for a task whose period is an hour or more."""
+    return task.schedule.period >= timedelta(hours=1).total_seconds()

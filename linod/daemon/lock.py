@@ -1,0 +1,63 @@
+"""One daemon a site: a lock that the kernel releases when the daemon and all its workers are gone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from ..errors import SiteLocked
+from ..linux import birth
+
+FILE = "lock"
+FOR_WORKERS = 10.0  # seconds to wait for workers whose daemon has died
+
+
+def lock_site(state: Path) -> int:
+    """Take the lock of a site; returns its descriptor, which workers hold as well.
+
+    Raises SiteLocked, and says who has it. Where its daemon has died, waits until the last of its workers has followed.
+    """
+    fd = os.open(state / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    deadline = time.monotonic() + FOR_WORKERS
+    while not try_lock(fd):
+        holder = read_holder(fd)
+        if is_alive(holder):
+            os.close(fd)
+            raise SiteLocked(
+                f"The tasks of this site are being run already, by process {holder[0]}.",
+                "Stop that one first; only one can run them.",
+            )
+        if time.monotonic() > deadline:
+            os.close(fd)
+            raise SiteLocked(
+                f"Workers of a daemon that has died still hold {state / FILE}.",
+                f"See who they are with: fuser -v {state / FILE}",
+            )
+        time.sleep(0.02)
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()} {birth(os.getpid())}\n".encode(), 0)
+    return fd
+
+
+def try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def read_holder(fd: int) -> tuple[int, int | None]:
+    """Pid and birth of the process that wrote itself into the lock; (0, None) if that can't be read."""
+    try:
+        pid, born = os.pread(fd, 100, 0).split()
+        return int(pid), int(born)
+    except ValueError:
+        return 0, None
+
+
+def is_alive(holder: tuple[int, int | None]) -> bool:
+    pid, born = holder
+    return pid > 0 and birth(pid) == born and born is not None

@@ -1,0 +1,133 @@
+"""Decide whether a due run starts. Pure: facts come in, a decision goes out, and nothing else happens."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ..runs import Outcome, Run
+from ..task import Task
+
+MOST_CAUGHT_UP = 100  # runs of one task after a downtime, where it wants all
+MOST_QUEUED = 100  # runs of one task that wait for their turn
+ALWAYS_GOES_ON = 60.0  # seconds; a task more frequent than this has nothing to catch up
+SPREAD = 60.0  # seconds over which catch-up is spread after a boot
+JUST_BOOTED = 300.0  # seconds
+FORGIVEN = timedelta(days=1)  # a record from further in the future was made by a clock that was wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """It may begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """It begins when another run has ended."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """The previous run is ended first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """It doesn't begin at all."""
+
+    reason: str
+
+
+Decision = Start | Wait | Replace | Skip
+
+
+def decide(task: Task, *, alive: int, waiting: int) -> Decision:
+    """Whether a run that is due begins, given how many runs of its task are alive and how many wait to begin."""
+    if not alive and not waiting:
+        return Start()
+    match task.policies.overlap:
+        case "allow":
+            return Start()
+        case "queue" if waiting < MOST_QUEUED:
+            return Wait("the previous run is still going on")
+        case "queue":
+            return Skip(f"{waiting} runs are waiting already")
+        case "replace":
+            return Replace()
+    return Skip("the previous run is still going on" if alive else "the previous run has not started yet")
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """What to do about due times that have passed: runs to start, as (due, due times it stands for), and a skip."""
+
+    runs: tuple[tuple[datetime, int], ...] = ()
+    skipped: int = 0
+    last_skipped: datetime | None = None
+    reason: str = ""
+    matters_little: bool = False  # nobody wants to read of the skip at each start
+
+
+def catch_up(task: Task, after: datetime, now: datetime, *, resident: bool = True) -> CatchUp:
+    """What to do about the due times later than `after` and not later than `now`, which nobody saw to.
+
+    `resident`: a daemon that stays, so that a frequent task will be due again before it could be missed.
+    """
+    schedule = task.schedule
+    last = schedule.previous(now)
+    if last is None or last <= after:
+        return CatchUp()
+    count = schedule.count(after, now)
+    if resident and schedule.period < ALWAYS_GOES_ON:
+        reason = "no daemon ran; a task this frequent just goes on"
+        return CatchUp(skipped=count, last_skipped=last, reason=reason, matters_little=True)
+    match task.policies.catch_up:
+        case "none":
+            return CatchUp(skipped=count, last_skipped=last, reason="no daemon ran, and the task wants no catch-up")
+        case "once":
+            return CatchUp(runs=((last, count),))
+    due_times = [last]
+    while len(due_times) < min(count, MOST_CAUGHT_UP):
+        earlier = schedule.previous(due_times[0] - timedelta(microseconds=1))
+        if earlier is None or earlier <= after:
+            break
+        due_times.insert(0, earlier)
+    rest = count - len(due_times)
+    return CatchUp(
+        runs=tuple((due, 1) for due in due_times),
+        skipped=rest,
+        last_skipped=schedule.previous(due_times[0] - timedelta(microseconds=1)) if rest else None,
+        reason=f"no daemon ran; only the last {MOST_CAUGHT_UP} due times are caught up" if rest else "",
+    )
+
+
+def reference(*, since: datetime, accounted: datetime | None, now: datetime) -> datetime:
+    """From when on due times count as missed. A record from a clock that was far ahead of ours is ignored."""
+    if accounted is not None and accounted <= now + FORGIVEN:
+        return max(since, accounted) if since <= now + FORGIVEN else accounted
+    return min(since, now)
+
+
+def next_due(task: Task, *, accounted: datetime | None, now: datetime) -> datetime | None:
+    """The next due time. After the clock was set back, intervals go on at once; a daily time isn't run again."""
+    after = now
+    if accounted is not None and now < accounted <= now + FORGIVEN and task.schedule.follows_the_wall:
+        after = accounted
+    return task.schedule.next(after)
+
+
+def delay_after_boot(task: Task, uptime: float) -> float:
+    """Seconds by which a catch-up run is put off, so that a host that has just booted isn't hit by all at once."""
+    if uptime > JUST_BOOTED:
+        return 0.0
+    return zlib.crc32(task.id.encode()) / 2**32 * SPREAD
+
+
+def retry_delay(task: Task, run: Run) -> float | None:
+    """Seconds until a run that went wrong is tried again; None: not at all."""
+    if run.outcome not in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED):
+        return None
+    return task.policies.retry_after(run.attempt)

@@ -1,0 +1,251 @@
+"""Every sentence that linod logs, by event. What is said here is said in one voice, whatever it is written to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TextIO
+
+from ..runs import Outcome, Run
+from ..task import Task
+from .output import Line
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One thing that linod says."""
+
+    event: str
+    text: str
+    level: int = logging.INFO
+    task: Task | None = None
+    run: Run | None = None
+    detail: str = ""  # more lines: a traceback
+    line: Line | None = None  # what a task wrote
+
+
+class Sink(Protocol):
+    """Where records go."""
+
+    def write(self, record: Record) -> None: ...
+
+
+@dataclass
+class Reporter:
+    """Says what happens. Quiet about frequent tasks that have nothing new to tell."""
+
+    sink: Sink
+    all_runs: bool = False
+    _said_start: set[int] = field(default_factory=set)
+
+    # The site
+
+    def site_loaded(self, tasks: int, next_start: str) -> None:
+        self._say("loaded", f"{count(tasks, 'task')}. {next_start}".strip())
+
+    def site_changed(self, new: list[str], gone: list[str], changed: list[str]) -> None:
+        parts = [
+            f"{word}: {', '.join(names)}"
+            for word, names in (("new", new), ("gone", gone), ("changed", changed))
+            if names
+        ]
+        if parts:
+            self._say("changed", f"The tasks have changed. {'; '.join(parts)}.")
+
+    def site_not_loaded(self, reason: str, traceback: str) -> None:
+        self._say("not_loaded", f"The site cannot be loaded: {reason}", logging.ERROR, detail=traceback)
+
+    def site_is_gone(self, how: str, pause: float) -> None:
+        when = f"in {duration(pause)}" if pause else "now"
+        self._say("site_gone", f"The site's fork server is gone: {how}. It is started again {when}.", logging.WARNING)
+
+    def site_has_threads(self, threads: list[str]) -> None:
+        self._say(
+            "threads",
+            f"The site starts threads while loading ({', '.join(threads)}). A forked process can hang on their locks;"
+            " if workers do, set LINOD = {'fork_server': False}.",
+            logging.WARNING,
+        )
+
+    def site_wrote(self, text: str) -> None:
+        for line in text.splitlines():
+            self._say("site_output", line)
+
+    def not_forked(self, reason: str) -> None:
+        self._say("not_forked", f"The kernel refuses another worker: {reason}.", logging.ERROR)
+
+    # Runs
+
+    def run_started(self, task: Task, run: Run) -> None:
+        if self._wants(task):
+            self._said_start.add(run.id)
+            self._say("started", f"{task.label} started", task=task, run=run)
+
+    def run_wrote(self, task: Task, run: Run, lines: list[Line]) -> None:
+        for line in lines:
+            self._say("output", line.message, line.level, task=task, run=run, detail=line.traceback, line=line)
+
+    def run_hidden(self, task: Task, run: Run, size: int) -> None:
+        self._say("output", f"[{size:,} more bytes; history keeps the last part]", task=task, run=run)
+
+    def run_ended(self, task: Task, run: Run, *, news: bool, failures: int) -> None:
+        """`news`: the outcome is another than last time; `failures`: how many runs in a row went wrong."""
+        said_start = run.id in self._said_start
+        self._said_start.discard(run.id)
+        if run.outcome is Outcome.SUCCEEDED:
+            if news or run.output_bytes or said_start or self._wants(task):
+                recovered = " again" if news and failures == 0 else ""
+                self._say("succeeded", f"{task.label} succeeded{recovered} in {took(run)}", task=task, run=run)
+            return
+        assert run.outcome is not None
+        level = logging.ERROR if run.outcome.bad else logging.WARNING
+        times = f" ({failures} times in a row)" if failures > 1 else ""
+        text = f"{task.label} {run.outcome.replace('_', ' ')} after {took(run)}: {run.reason}{times}"
+        self._say(str(run.outcome), text, level, task=task, run=run, detail=run.traceback)
+
+    def run_skipped(self, task: Task, run: Run) -> None:
+        due = f"due at {clock(run.due)}" if run.dues == 1 else f"due {run.dues} times up to {clock(run.due)}"
+        self._say("skipped", f"{task.label}, {due}, is skipped: {run.reason}", task=task, run=run)
+
+    def run_lost(self, task: Task | None, run: Run) -> None:
+        label = task.label if task else run.task
+        self._say(
+            "lost", f"{label}, due at {clock(run.due)}, was lost: {run.reason}", logging.ERROR, task=task, run=run
+        )
+
+    def run_is_ended(self, task: Task, run: Run, reason: str) -> None:
+        self._say("ending", f"{task.label} is ended: {reason}", logging.WARNING, task=task, run=run)
+
+    def catching_up(self, task: Task, run: Run) -> None:
+        missed = "its due time was missed" if run.dues == 1 else f"{run.dues} due times were missed"
+        self._say("catch_up", f"{task.label} is caught up: {missed}, the last at {clock(run.due)}", task=task, run=run)
+
+    def retrying(self, task: Task, run: Run, delay: float) -> None:
+        self._say("retry", f"{task.label} is tried again in {duration(delay)}", task=task, run=run)
+
+    def claim_refused(self, task: Task, run: Run) -> None:
+        self._say(
+            "refused", f"{task.label}, due at {clock(run.due)}, is run by another daemon", logging.WARNING, task=task
+        )
+
+    # The daemon
+
+    def clock_was_set(self, moved: timedelta) -> None:
+        direction = "forward" if moved > timedelta() else "back"
+        self._say("clock", f"The clock was set {direction} by {duration(abs(moved).total_seconds())}.", logging.WARNING)
+
+    def record_from_the_future(self, task: Task, accounted: datetime) -> None:
+        text = f"History says that {task.label} was due at {clock(accounted)}, which is far ahead; this is ignored."
+        self._say("future", text, logging.WARNING, task=task)
+
+    def history_trouble(self, reason: str) -> None:
+        text = f"History cannot be written ({reason}). Tasks go on; what happens is kept in memory until it can."
+        self._say("history", text, logging.ERROR)
+
+    def history_back(self) -> None:
+        self._say("history", "History can be written again.")
+
+    def draining(self, signal_name: str, alive: int) -> None:
+        what = f"waiting for {count(alive, 'run')} to end; once more kills" if alive else "nothing is running"
+        self._say("draining", f"{signal_name}: stopping, {what}.")
+
+    def killing(self, alive: int) -> None:
+        self._say("killing", f"Asked again: killing {count(alive, 'run')}.", logging.WARNING)
+
+    def stopped(self) -> None:
+        self._say("stopped", "Stopped.")
+
+    def notify_trouble(self, complaint: str) -> None:
+        self._say("notify", complaint, logging.WARNING)
+
+    def bug(self, text: str, traceback: str) -> None:
+        self._say("bug", f"A fault of linod itself: {text}", logging.CRITICAL, detail=traceback)
+
+    def say(self, text: str, level: int = logging.INFO) -> None:
+        self._say("message", text, level)
+
+    def _wants(self, task: Task) -> bool:
+        return self.all_runs or task.schedule.period >= HOUR
+
+    def _say(self, event: str, text: str, level: int = logging.INFO, **more: Any) -> None:
+        self.sink.write(Record(event=event, text=text, level=level, **more))
+
+
+class TextSink:
+    """Lines for a terminal, a log file, or a service manager that reads standard output."""
+
+    COLOURS = ((logging.ERROR, "31"), (logging.WARNING, "33"))
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.colour = stream.isatty() and "NO_COLOR" not in os.environ
+        self.under_systemd = "JOURNAL_STREAM" in os.environ
+        self.now: Callable[[], datetime] = datetime.now
+
+    def write(self, record: Record) -> None:
+        head, tail = self._head(record), "\x1b[0m\n" if self.colour else "\n"
+        text = "".join(f"{head}{line}{tail}" for line in [record.text, *record.detail.splitlines()])
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):
+            pass  # the terminal is closed; the drain that follows needs no audience
+
+    def _head(self, record: Record) -> str:
+        who = f"{record.task.label}: " if record.line and record.task else ""
+        if self.under_systemd:
+            return f"<{syslog_priority(record.level)}>{who}"
+        time = f"{self.now():%H:%M:%S} "
+        if not self.colour:
+            return time + who
+        code = next((code for level, code in self.COLOURS if record.level >= level), "")
+        return f"\x1b[2m{time}\x1b[0m" + (f"\x1b[36m{who}\x1b[0m" if who else "") + (f"\x1b[{code}m" if code else "")
+
+
+def standard_sink() -> Sink:
+    return TextSink(sys.stdout)
+
+
+def syslog_priority(level: int) -> int:
+    for limit, priority in (
+        (logging.CRITICAL, 2),
+        (logging.ERROR, 3),
+        (logging.WARNING, 4),
+        (25, 5),
+        (logging.INFO, 6),
+    ):
+        if level >= limit:
+            return priority
+    return 7
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def clock(instant: datetime) -> str:
+    """An instant for a person, in the host's zone."""
+    return f"{instant.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def took(run: Run) -> str:
+    return duration(run.duration or 0.0)
+
+
+def duration(seconds: float) -> str:
+    """A duration in the two largest units that say something."""
+    if seconds < 10:
+        return f"{seconds:.3g} s" if seconds >= 0.001 else "0 s"
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    rest, parts = round(seconds), []
+    for name, size in units:
+        amount, rest = divmod(rest, size)
+        if amount:
+            parts.append(f"{amount} {name}")
+    return " ".join(parts[:2])

@@ -1,0 +1,436 @@
+"""The workers: born ahead of need, given one run after the other, ended when they must, replaced when worn out.
+
+A worker is the daemon's own child, forked by the fork server. That it has ended is known when the kernel says so, never
+from a closed socket: a process that the task left behind may hold the other end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from selectors import EVENT_READ, BaseSelector
+from typing import Protocol
+
+from ..conf import Settings
+from ..errors import WireError
+from ..linux import birth, children, descendants
+from ..runs import Outcome
+from ..wire import Begin, Ended, Hello, Message, Progress, pair, receive, send
+from .agenda import LiveRun
+from .children import has_mark, how_it_ended, writes_to
+from .clock import Timer, Timers, monotonic
+from .forkserver import ForkServer
+from .output import Line, Output
+
+HELLO_WITHIN = 5.0  # seconds from the request to a worker's first word
+LONGEST_PAUSE = 10.0  # seconds between two births, when those before went wrong
+KEPT_STATUSES = 100
+READ_SIZE = 65536
+MOST_READ = 16  # reads from one pipe in one turn, so that a task that prints without end keeps nobody waiting
+
+
+class Listener(Protocol):
+    """Who is told what happens to runs."""
+
+    def run_ended(self, live: LiveRun, ended: Ended) -> None: ...
+    def run_wrote(self, live: LiveRun, lines: list[Line]) -> None: ...
+    def run_progressed(self, live: LiveRun, progress: Progress) -> None: ...
+    def worker_wrote(self, text: str) -> None: ...
+
+
+@dataclass(eq=False, kw_only=True)
+class Worker:
+    """A worker as the daemon sees it."""
+
+    serial: int
+    channel: socket.socket
+    pipe: int
+    server: ForkServer
+    pid: int | None = None
+    born: int | None = None
+    ready: bool = False  # it has said hello
+    memory: int = 0  # KiB when it was new
+    runs: int = 0
+    live: LiveRun | None = None
+    ended: Ended | None = None  # the run's end, while what it wrote is still being read
+    output: Output | None = None
+    leaving: str = ""  # why it gets no more runs
+    idle_since: float = 0.0
+    idle_check: Timer | None = None
+    deadline: Timer | None = None  # for its hello, or for its end
+    family: dict[int, int | None] = field(
+        default_factory=dict
+    )  # processes below it when it was ended, with their birth
+
+    def members(self) -> list[int]:
+        """Its descendants that are alive, also those that have left its group."""
+        for pid in descendants(self.pid) if self.pid else []:
+            self.family.setdefault(pid, birth(pid))
+        return [pid for pid, born in self.family.items() if born is not None and birth(pid) == born]
+
+
+class Workers:
+    """All workers of a site."""
+
+    def __init__(self, selector: BaseSelector, timers: Timers, lock: int, listener: Listener) -> None:
+        self.settings = Settings()
+        self._selector, self._timers, self._lock, self._listener = selector, timers, lock, listener
+        self._serial = 0
+        self._all: dict[int, Worker] = {}  # by serial
+        self._by_pid: dict[int, Worker] = {}
+        self._idle: list[Worker] = []
+        self._unborn: set[int] = set()  # serials
+        self._stillborn = 0  # in a row
+        self._pause: Timer | None = None  # until the next birth, after some that went wrong
+        self._statuses: dict[int, int] = {}  # of children that ended before they were known
+        self.server: ForkServer | None = None
+
+    # How many
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def available(self) -> int:
+        """Workers that are idle or about to be."""
+        return len(self._idle) + len(self._unborn)
+
+    def idle(self) -> int:
+        """Workers that can take a run now."""
+        return len(self._idle)
+
+    def provide(self, wanted: int, fresh: int) -> None:
+        """See to it that so many are available soon, among them so many that have not run anything yet."""
+        if self.server is None or not self.server.ready or (self._pause and self._pause.callback):
+            return
+        missing = wanted - self.available()
+        if fresh:
+            missing = max(missing, fresh - len(self._unborn) - sum(not worker.runs for worker in self._idle))
+        room = self.settings.max_running + self.settings.max_parallel - len(self._all)
+        for _ in range(min(missing, room)):
+            self._bear(self.server)
+
+    def _bear(self, server: ForkServer) -> None:
+        """Ask for a worker."""
+        self._serial += 1
+        ours, theirs = pair()
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(writing, True)
+        worker = Worker(serial=self._serial, channel=ours, pipe=reading, server=server)
+        ours.setblocking(False)
+        self._all[worker.serial] = worker
+        self._unborn.add(worker.serial)
+        self._selector.register(ours, EVENT_READ, lambda: self._on_message(worker))
+        self._selector.register(reading, EVENT_READ, lambda: self._on_output(worker))
+        patience = HELLO_WITHIN if self.settings.fork_server else self.settings.load_timeout
+        worker.deadline = self._timers.after(patience, lambda: self._no_hello(worker))
+        asked = server.fork(worker.serial, (theirs.fileno(), writing, self._lock))
+        theirs.close()
+        os.close(writing)
+        if not asked:
+            self._forget(worker)
+
+    def forked(self, serial: int, pid: int) -> None:
+        """The fork server says which pid a worker got."""
+        if worker := self._all.get(serial):
+            self._know_pid(worker, pid)
+
+    def not_forked(self, serial: int) -> None:
+        """The kernel refused a worker."""
+        if worker := self._all.get(serial):
+            self._forget(worker)
+
+    def _know_pid(self, worker: Worker, pid: int) -> None:
+        if worker.pid is not None:
+            return
+        worker.pid, worker.born = pid, birth(pid)
+        self._by_pid[pid] = worker
+        if (status := self._statuses.pop(pid, None)) is not None:
+            self._ended(worker, status)
+
+    def _no_hello(self, worker: Worker) -> None:
+        """It was not born, or hangs: another one will do."""
+        worker.leaving = "it did not say hello"
+        self._unborn.discard(worker.serial)
+        if worker.pid is None:
+            worker.server.is_silent()
+            self._forget(worker)
+        else:
+            self._kill(worker)
+
+    # Runs
+
+    def begin(self, live: LiveRun) -> bool:
+        """Give a run to an idle worker; False where there is none."""
+        fresh = live.task.policies.fresh
+        while worker := self._take(fresh):
+            if fresh:
+                worker.leaving = "its task wants a process of its own"
+            worker.live, worker.ended = live, None
+            worker.output = Output(keep=self.settings.keep_output_kib << 10, lines=self.settings.log_lines)
+            worker.runs += 1
+            live.worker, live.run.pid, live.run.born = worker, worker.pid, worker.born
+            try:
+                send(worker.channel, Begin(run=live.run.id, task=live.task.id))
+            except OSError:  # it has just died; its end will be noticed
+                worker.live = live.worker = None
+                worker.leaving = "it cannot be reached"
+                continue
+            return True
+        return False
+
+    def _take(self, fresh: bool) -> Worker | None:
+        """An idle worker: the last one used, so that superfluous ones grow old; an unused one if it must be fresh."""
+        for index in range(len(self._idle) - 1, -1, -1):
+            if not fresh or not self._idle[index].runs:
+                return self._idle.pop(index)
+        return None
+
+    def terminate(self, live: LiveRun, verdict: Outcome, reason: str) -> None:
+        """Ask a run to end; after its grace it is killed with all that it started."""
+        worker = live.worker
+        if worker is None or live.verdict is not None:
+            return
+        live.verdict, live.verdict_reason = verdict, reason
+        worker.leaving = reason
+        worker.members()
+        self._signal(worker, signal.SIGTERM)
+        self._timers.cancel(worker.deadline)
+        worker.deadline = self._timers.after(live.task.policies.grace, lambda: self._kill(worker))
+
+    def kill(self, live: LiveRun, verdict: Outcome, reason: str) -> None:
+        """End a run at once."""
+        if live.worker is not None:
+            live.verdict, live.verdict_reason = live.verdict or verdict, live.verdict_reason or reason
+            self._kill(live.worker)
+
+    def _kill(self, worker: Worker) -> None:
+        worker.leaving = worker.leaving or "it was killed"
+        family = worker.members()
+        self._signal(worker, signal.SIGKILL)
+        for pid in family:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _signal(self, worker: Worker, number: int) -> None:
+        """Signal a worker and its group. It is our child and not reaped yet, so its pid is its own."""
+        if worker.pid is None:
+            return
+        # The group comes with its session, which a worker that has just been forked has not made yet.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.pid, number)
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(worker.pid, number)
+        if number == signal.SIGTERM:  # one that is stopped could not take it
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker.pid, signal.SIGCONT)
+
+    # What workers say
+
+    def _on_message(self, worker: Worker) -> None:
+        try:
+            message = receive(worker.channel)
+        except BlockingIOError:
+            return
+        except (WireError, OSError):
+            return self._kill(worker)  # it speaks another language, or the task has got at the socket
+        if message is None:
+            self._selector.unregister(worker.channel)
+        else:
+            self._take_message(worker, message)
+
+    def _take_message(self, worker: Worker, message: Message) -> None:
+        match message:
+            case Ended():
+                worker.ended = message
+                self._close_run(worker)
+            case Progress() if worker.live and message.run == worker.live.run.id:
+                self._listener.run_progressed(worker.live, message)
+            case Hello() if not worker.ready:
+                worker.ready, worker.memory = True, message.memory
+                self._unborn.discard(worker.serial)
+                self._stillborn = 0
+                self._know_pid(worker, message.pid)
+                self._timers.cancel(worker.deadline)
+                self._make_idle(worker)
+
+    def _close_run(self, worker: Worker) -> None:
+        """A run has ended: read what it wrote, tell the listener, decide about the worker."""
+        live, ended = worker.live, worker.ended
+        if live is None or ended is None or ended.run != live.run.id:
+            return
+        self._read_output(worker)
+        if worker.output:
+            if lines := worker.output.finish():
+                self._listener.run_wrote(live, lines)
+            live.run.output, live.run.output_bytes = worker.output.text(), worker.output.size
+        worker.live = worker.ended = worker.output = live.worker = None
+        self._listener.run_ended(live, ended)
+        if reason := worker.leaving or ended.retire or self._worn_out(worker, ended):
+            self._dismiss(worker, reason)
+        else:
+            self._make_idle(worker)
+
+    def _worn_out(self, worker: Worker, ended: Ended) -> str:
+        if worker.runs >= self.settings.recycle_runs:
+            return "it has done enough"
+        if ended.memory - worker.memory > self.settings.recycle_growth_mib << 10:
+            return f"it has grown by {(ended.memory - worker.memory) >> 10} MiB"
+        if self.server is not None and worker.server is not self.server:
+            return "its code is old"
+        return ""
+
+    def _make_idle(self, worker: Worker) -> None:
+        if worker.leaving:
+            return self._dismiss(worker, worker.leaving)
+        worker.idle_since = monotonic()
+        self._idle.append(worker)
+        # One deadline for its whole life, put off when it comes: a busy worker is idle thousands of times.
+        if worker.idle_check is None:
+            worker.idle_check = self._timers.after(self.settings.idle_worker, lambda: self._idle_too_long(worker))
+
+    def _idle_too_long(self, worker: Worker) -> None:
+        rest = worker.idle_since + self.settings.idle_worker - monotonic()
+        if worker in self._idle and rest <= 0:
+            self._dismiss(worker, "there is nothing to do")
+        else:
+            rest = rest if rest > 0 else self.settings.idle_worker
+            worker.idle_check = self._timers.after(rest, lambda: self._idle_too_long(worker))
+
+    def _dismiss(self, worker: Worker, reason: str) -> None:
+        """Let a worker leave: it sees the end of its socket. One that doesn't is killed."""
+        worker.leaving = reason
+        if worker in self._idle:
+            self._idle.remove(worker)
+        with suppress(OSError):
+            worker.channel.shutdown(socket.SHUT_RDWR)
+        self._timers.cancel(worker.deadline)
+        worker.deadline = self._timers.after(HELLO_WITHIN, lambda: self._kill(worker))
+
+    def dismiss_idle(self) -> None:
+        """Let all idle workers leave, and the others after their run."""
+        for worker in list(self._all.values()):
+            if worker.live is None:
+                self._dismiss(worker, "the daemon stops")
+            else:
+                worker.leaving = "the daemon stops"
+
+    def dismiss_old(self) -> None:
+        """Let the workers with old code leave, those that run a task after it."""
+        for worker in [w for w in self._idle if w.server is not self.server]:
+            self._dismiss(worker, "its code is old")
+
+    def kill_all(self) -> None:
+        for worker in list(self._all.values()):
+            self._kill(worker)
+
+    # What workers write
+
+    def _on_output(self, worker: Worker) -> None:
+        if not self._read_output(worker):
+            self._selector.unregister(worker.pipe)
+
+    def _read_output(self, worker: Worker) -> bool:
+        """Read what there is, up to a limit. False at the end."""
+        for _ in range(MOST_READ):
+            try:
+                data = os.read(worker.pipe, READ_SIZE)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not data:
+                return False
+            if worker.live and worker.output:
+                if lines := worker.output.feed(data):
+                    self._listener.run_wrote(worker.live, lines)
+            else:
+                self._listener.worker_wrote(data.decode(errors="replace"))
+            if len(data) < READ_SIZE:
+                return True
+        return True
+
+    # How workers end
+
+    def reap(self, known: Callable[[int, int], bool]) -> None:
+        """Bury all children that have ended. `known` is asked first: it may be the fork server."""
+        while True:
+            try:
+                info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if info is None:
+                return
+            pid = info.si_pid
+            worker = self._by_pid.get(pid)
+            if worker is not None:
+                self._last_words(worker)
+            _pid, status = os.waitpid(pid, 0)
+            if worker is not None:
+                self._ended(worker, status)
+            elif not known(pid, status):
+                self._keep_status(pid, status)
+
+    def _last_words(self, worker: Worker) -> None:
+        """Before its pid is given to another: take its last message, end what it leaves in its group."""
+        with suppress(BlockingIOError, WireError, OSError):
+            while (message := receive(worker.channel)) is not None:
+                self._take_message(worker, message)
+        self._signal(worker, signal.SIGKILL)
+
+    def _ended(self, worker: Worker, status: int) -> None:
+        if live := worker.live:
+            worker.leaving = worker.leaving or "it has ended"
+            worker.ended = Ended(run=live.run.id, outcome=Outcome.CRASHED, reason=how_it_ended(status))
+            self._end_escaped(worker)
+            self._close_run(worker)
+        self._forget(worker)
+
+    def _keep_status(self, pid: int, status: int) -> None:
+        """Of a worker that nobody has told us of yet, or of a process that a task left behind."""
+        self._statuses[pid] = status
+        while len(self._statuses) > KEPT_STATUSES:
+            del self._statuses[next(iter(self._statuses))]
+
+    def _end_escaped(self, worker: Worker) -> None:
+        """Kill what a run that we ended has started and hidden in sessions of their own."""
+        if worker.live is None or worker.live.verdict is None:
+            return
+        mine = f"LINOD_RUN={worker.live.run.id}\0".encode()
+        for pid in {*worker.members(), *self._adopted(worker, mine)}:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _adopted(self, worker: Worker, mark: bytes) -> list[int]:
+        """Our children that come from a run: they have its mark in their environment, or write into its pipe."""
+        pipe = os.fstat(worker.pipe).st_ino
+        ours = set(self._by_pid)
+        return [
+            pid
+            for pid in children(os.getpid())
+            if pid not in ours and pid != worker.server.pid and (has_mark(pid, mark) or writes_to(pid, pipe))
+        ]
+
+    def _forget(self, worker: Worker) -> None:
+        """Close what we hold of it."""
+        if self._all.pop(worker.serial, None) is None:
+            return
+        self._unborn.discard(worker.serial)
+        if not worker.ready and not worker.server.gone:
+            self._stillborn += 1
+            self._timers.cancel(self._pause)
+            self._pause = self._timers.after(min(0.05 * 2**self._stillborn, LONGEST_PAUSE), lambda: None)
+        if worker.pid is not None:
+            self._by_pid.pop(worker.pid, None)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self._timers.cancel(worker.deadline)
+        self._timers.cancel(worker.idle_check)
+        for end in (worker.channel, worker.pipe):
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(end)
+        worker.channel.close()
+        os.close(worker.pipe)
