@@ -1,0 +1,70 @@
+"""`manage.py linod`: run this site's background tasks, or look at them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ...archive import Archive
+from ...errors import LinodError
+from ...site import listing, start
+from ...site.load import Site
+from ...state import find_state
+
+
+class Command(BaseCommand):
+    """Parse, build, call, print."""
+
+    help = "Run the background tasks of this site."
+    requires_system_checks: list[str] = []  # noqa: RUF012  # a site that a check frowns at still has its tasks
+    _called_from_command_line: bool
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument("-l", "--list", action="store_true", help="Just list the tasks, don't run them.")
+        what.add_argument("--once", action="store_true", help="Run what is due now, then exit.")
+        what.add_argument("--check", action="store_true", help="Load and validate everything, run nothing.")
+        parser.add_argument("--json", action="store_true", help="With --list: for programs.")
+
+    def handle(self, *_arguments: Any, **options: Any) -> None:
+        try:
+            code = self.act(options)
+        except LinodError as error:
+            raise CommandError(str(error), returncode=error.exit_code) from None
+        if code:
+            sys.exit(code)
+
+    def act(self, options: dict[str, Any]) -> int:
+        site = start.look_here()
+        if options["json"] and options["list"]:
+            return self.print_json(site)
+        if not site.uses_linod:
+            return self.say(listing.DOES_NOT_USE)
+        if not site.declarations:
+            return self.say(listing.HAS_NONE)
+        if options["list"]:
+            return self.say(*listing.text(site, last_starts(), datetime.now(UTC)))
+        place = start.this_place()
+        if self._called_from_command_line:
+            start.become_daemon(site, place, once=options["once"])
+        return start.run_in_child(site, place, once=options["once"])
+
+    def say(self, *lines: str) -> int:
+        for line in lines:
+            self.stdout.write(line)
+        return 0
+
+    def print_json(self, site: Site) -> int:
+        starts = last_starts() if site.uses_linod else {}
+        return self.say(json.dumps(listing.as_json(site, starts, datetime.now(UTC)), indent=2))
+
+
+def last_starts() -> dict[str, datetime]:
+    with Archive(find_state(Path(os.getcwd()))) as archive:
+        return archive.last_starts()
