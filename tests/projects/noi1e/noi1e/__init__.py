@@ -1,0 +1,1 @@
+"""A ticket site in the spirit of Lino Noi, with six background tasks."""

@@ -1,0 +1,1 @@
+"""Data checkers that the apps register, and the task that runs them."""

@@ -1,0 +1,1 @@
+"""The commits of local git repositories, read into the database every hour."""

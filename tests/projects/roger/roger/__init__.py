@@ -1,0 +1,1 @@
+"""A small site that has linod installed and doesn't use it."""

@@ -1,0 +1,159 @@
+"""A real SMTP server in a process of its own, which stores each mail as a file and can be told to be difficult.
+
+    python -m tests.support.smtp --port 2525 --dir /tmp/mails
+
+Its first line of output names the port; with --verbose each mail and each refusal is a line. Tests use `Server`.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import email
+import email.policy
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Server:
+    """Run the server for as long as the `with` block lasts, on a free port unless one is given.
+
+    Options are those of the command line: `Server(tmp_path, "--refuse", "eva")`.
+    """
+
+    def __init__(self, directory, *options, port=0):
+        self.directory = Path(directory)
+        self.options = options
+        self.port = port
+
+    def __enter__(self):
+        options = ["--port", str(self.port), "--dir", str(self.directory), *self.options]
+        # It ends when its standard input does, so that it can't outlive a test run that was killed.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.smtp", "--until-eof", *options],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("The SMTP server did not start.")
+        self.port = int(line.split()[-1])
+        return self
+
+    def __exit__(self, *exc_info):
+        self.process.communicate()  # closes its standard input
+
+    @property
+    def mails(self):
+        """All mails received so far, in the order of their arrival, as EmailMessage."""
+        return [
+            email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+            for path in sorted(self.directory.glob("*.eml"))
+        ]
+
+
+class Handler:
+    """What the server answers, and what it keeps."""
+
+    def __init__(self, options):
+        self.options = options
+        self.attempts = {}  # by recipient
+        self.transactions = 0
+        options.dir.mkdir(parents=True, exist_ok=True)
+        self.stored = max((int(path.stem) for path in options.dir.glob("*.eml")), default=0)
+
+    async def handle_MAIL(self, server, session, envelope, address, mail_options):
+        if self.options.refuse_while and self.options.refuse_while.exists():
+            return self.refuse(f"451 Closed for now, {address}")
+        envelope.mail_from = address
+        envelope.mail_options.extend(mail_options)
+        return "250 OK"
+
+    async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
+        if self.options.refuse and self.options.refuse.search(address):
+            return self.refuse(f"550 No such user: {address}")
+        if self.is_busy_for(address):
+            return self.refuse(f"451 Busy, try again later: {address}")
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server, session, envelope):
+        self.transactions += 1
+        if self.options.drop_every and self.transactions % self.options.drop_every == 0:
+            self.say("hung up")
+            server.transport.abort()
+            return "421 Gone"
+        self.store(envelope)
+        await asyncio.sleep(self.options.delay)
+        return "250 OK"
+
+    def is_busy_for(self, address):
+        """Decide by recipient and attempt, so that the order of the mails doesn't matter."""
+        attempt = self.attempts[address] = self.attempts.get(address, 0) + 1
+        return Random(f"{self.options.seed} {address} {attempt}").random() < self.options.busy
+
+    def refuse(self, answer):
+        self.say(answer)
+        return answer
+
+    def store(self, envelope):
+        self.stored += 1
+        path = self.options.dir / f"{self.stored:06}.eml"
+        # Under a name that readers don't look for, until it is whole.
+        part = path.with_suffix(".part")
+        part.write_bytes(envelope.content)
+        part.rename(path)
+        mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
+        self.say(f"mail for {', '.join(envelope.rcpt_tos)}: {mail['Subject']}")
+
+    def say(self, text):
+        if self.options.verbose:
+            print(text, flush=True)
+
+
+async def serve(options):
+    from aiosmtpd.smtp import SMTP
+
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    for number in signal.SIGINT, signal.SIGTERM:
+        loop.add_signal_handler(number, over.set)
+    if options.until_eof:
+        loop.add_reader(sys.stdin, over.set)
+    handler = Handler(options)
+    server = await loop.create_server(
+        lambda: SMTP(handler, enable_SMTPUTF8=True, ident="linod test server"),
+        "127.0.0.1",
+        options.port,
+    )
+    print(f"Listening on 127.0.0.1 port {server.sockets[0].getsockname()[1]}", flush=True)
+    await over.wait()
+    server.close()
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(prog="python -m tests.support.smtp", description=__doc__)
+    add = parser.add_argument
+    add("--port", type=int, default=0, help="default: a free one")
+    add("--dir", type=Path, required=True, help="where to store the mails")
+    add("--refuse", type=re.compile, metavar="PATTERN", help="say 550 to these recipients")
+    add("--busy", type=float, default=0, metavar="SHARE", help="say 451 to a share of recipients")
+    add("--seed", default="1", help="decides which recipients these are")
+    add("--refuse-while", type=Path, metavar="FILE", help="say 451 to all while FILE exists")
+    add("--drop-every", type=int, metavar="N", help="hang up instead of taking every Nth mail")
+    add("--delay", type=float, default=0, metavar="S", help="seconds between storing and answering")
+    add("--verbose", action="store_true", help="print a line for each mail and refusal")
+    add("--until-eof", action="store_true", help="end when standard input is closed")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(parse_options()))
