@@ -11,7 +11,7 @@ import json
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from .errors import WireError
 
@@ -132,13 +132,44 @@ class Begin:
     task: str
 
 
+# a command typed beside the daemon -> daemon
+
+
+@dataclass(kw_only=True)
+class Visit:
+    """A process that wants to run a task itself, and to be counted among the runs."""
+
+    task: str
+    pid: int
+
+
+# daemon -> such a command; if it is granted, it gets a Begin
+
+
+@dataclass(kw_only=True)
+class Refused:
+    """It may not."""
+
+    reason: str
+
+
 Message = (
-    Fork | Ping | Tasks | Loaded | NotLoaded | Forked | NotForked | Pong | Hello | Progress | Ended | Begin
-)  # fmt: skip
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (Fork, Ping, Tasks, Loaded, NotLoaded, Forked, NotForked, Pong, Hello, Progress, Ended, Begin)
-}
+    Fork
+    | Ping
+    | Tasks
+    | Loaded
+    | NotLoaded
+    | Forked
+    | NotForked
+    | Pong
+    | Hello
+    | Progress
+    | Ended
+    | Begin
+    | Visit
+    | Refused
+)
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -14,6 +14,7 @@ from ..task import Task
 from .clock import Timer, monotonic
 
 if TYPE_CHECKING:
+    from .control import Guest
     from .workers import Worker
 
 
@@ -27,6 +28,7 @@ class LiveRun:
     confirmed: bool = False  # its claim is in history
     decided: bool = False  # it has fallen due
     worker: Worker | None = None
+    guest: Guest | None = None  # the process that runs it itself
     began: float = 0.0  # monotonic
     young: bool = False  # counts against max_parallel
     verdict: Outcome | None = None  # why we are ending it

@@ -14,17 +14,19 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from ..conf import Settings
 from ..launch import Launch
-from ..linux import boot_id, processes, uptime
+from ..linux import birth, boot_id, processes, uptime
 from ..runs import Outcome, Run, Trigger
 from ..task import Task
-from ..wire import Ended, Loaded, Progress
+from ..wire import Ended, Loaded, Progress, Visit
 from . import planner
 from .agenda import Agenda, Capacity, Entry, LiveRun
 from .children import end_leftovers
 from .clock import Timers, WallClock, monotonic, now
+from .control import Control, Guest
 from .forkserver import ForkServer, ForkServers
 from .history import History, Known, Past, is_durable
 from .notify import Notifier
@@ -50,6 +52,7 @@ class Daemon:
         self.signals = Signals()
         self.workers = Workers(self.selector, self.timers, lock, self)
         self.sites = ForkServers(launch, self.selector, self.timers, self)
+        self.control = Control(Path(launch.state), self.selector, self)
         self.boot = boot_id()
         self.entries: dict[str, Entry] = {}
         self.agenda = Agenda()
@@ -349,9 +352,17 @@ class Daemon:
             entry.accounted = max(entry.accounted or live.run.due, live.run.due)
             self.plan_next(entry)
         match planner.decide(live.task, alive=len(entry.alive), waiting=len(entry.waiting)):
+            case planner.Start() if live.guest:
+                self.begin_guest(live, live.guest)
             case planner.Start():
                 entry.waiting.append(live)
                 self.waiting.append(live)
+            case planner.Skip(reason) if live.guest:
+                self.turn_away(live, live.guest, reason)
+            case planner.Wait(reason) if live.guest:
+                self.turn_away(live, live.guest, reason)
+            case planner.Replace() if live.guest:
+                self.turn_away(live, live.guest, "the previous run is still going on")
             case planner.Wait():
                 entry.waiting.append(live)
             case planner.Replace():
@@ -440,6 +451,36 @@ class Daemon:
         self.history.account(run.task, run.due)
         self.reporter.run_started(live.task, run)
         return True
+
+    # Guests
+
+    def guest_asks(self, guest: Guest, visit: Visit) -> None:
+        """A command wants to run a task itself: it gets a claim like any other run."""
+        entry = self.entries.get(visit.task)
+        if entry is None:
+            guest.refuse("the daemon doesn't know this task; is the site's code newer than what it has loaded?")
+        elif self.draining:
+            guest.refuse("the daemon is about to stop")
+        else:
+            guest.live = self.claim(entry, now(), at=now(), trigger=Trigger.MANUAL)
+            guest.live.guest = guest
+
+    def begin_guest(self, live: LiveRun, guest: Guest) -> None:
+        run = live.run
+        if not self.take_lock(live):
+            return self.turn_away(live, guest, f"another task holds the lock {live.task.policies.lock!r}")
+        run.started, run.pid, run.born, live.began = now(), guest.pid, birth(guest.pid), monotonic()
+        self.history.mark_started(run)
+        live.entry.alive.add(live)
+        self.live[run.id] = live
+        self.capacity.started(live)
+        self.history.save(run)
+        self.reporter.run_started(live.task, run)
+        guest.begin(live)
+
+    def turn_away(self, live: LiveRun, guest: Guest, reason: str) -> None:
+        self.withdraw(live)
+        guest.refuse(reason)
 
     def take_lock(self, live: LiveRun) -> bool:
         """Take the lock that its task shares with others, if it has one and it is free."""
@@ -661,11 +702,14 @@ class Daemon:
     def stop_waiting(self) -> None:
         """The drain has lasted long enough: ask what still runs to end, then see to it."""
         for live in list(self.live.values()):
-            self.end(live, Outcome.CANCELLED, "the daemon stops")
+            if live.guest is None:
+                self.end(live, Outcome.CANCELLED, "the daemon stops")
+        self.control.close()
 
     def kill_everything(self, number: int) -> None:
         """Asked a second time: end at once."""
         self.reporter.killing(len(self.live))
+        self.control.close()
         for live in list(self.live.values()):
             self.workers.kill(live, Outcome.CANCELLED, "the daemon was told twice to stop")
         self.workers.kill_all()
@@ -682,6 +726,7 @@ class Daemon:
         return not (self.live or self.waiting or self.unconfirmed or self.agenda.next_start())
 
     def stop_now(self, exit_code: int) -> None:
+        self.control.close()
         self.exit_code = exit_code
 
     # What to say

@@ -36,29 +36,17 @@ class Result:
 
 
 class Caller:
-    """Calls functions one after the other, and lets TERM interrupt the one that is running."""
+    """Calls functions one after the other, and measures what they cost."""
 
     def __init__(self) -> None:
-        self.running = False
-        self.terminated = False
         # Writing 5 there makes the kernel forget the highest memory use so far.
         self._peak = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
-        signal.signal(signal.SIGTERM, self.terminate)
-
-    def terminate(self, _signal: int, _frame: FrameType | None) -> None:
-        self.terminated = True
-        if self.running:
-            raise Terminated
-        os._exit(128 + signal.SIGTERM)
 
     def call(self, function: Callable[[], Any]) -> Result:
         """Call it in a fresh context, awaiting what it returns if need be; never raises."""
         os.pwrite(self._peak, b"5", 0)
         before = cpu_seconds()
-        try:
-            outcome, reason, trace = self._outcome_of(function)
-        except Terminated:  # it came between the function's end and ours
-            outcome, reason, trace = Outcome.CANCELLED, "terminated", ""
+        outcome, reason, trace = self.outcome_of(function)
         return Result(
             outcome=outcome,
             reason=reason,
@@ -67,15 +55,17 @@ class Caller:
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         )
 
-    def _outcome_of(self, function: Callable[[], Any]) -> tuple[Outcome, str, str]:
+    def close(self) -> None:
+        os.close(self._peak)
+
+    def outcome_of(self, function: Callable[[], Any]) -> tuple[Outcome, str, str]:
+        """Outcome, reason and traceback of a call."""
         try:
-            self.running = True
-            try:
-                contextvars.Context().run(finish, function)
-            finally:
-                self.running = False
+            contextvars.Context().run(finish, function)
         except Terminated as error:
             return Outcome.CANCELLED, "terminated", format_traceback(error)
+        except KeyboardInterrupt as error:
+            return Outcome.CANCELLED, "interrupted", format_traceback(error)
         except SystemExit as error:
             if not error.code:
                 return Outcome.SUCCEEDED, "", ""
@@ -83,6 +73,41 @@ class Caller:
         except BaseException as error:
             return Outcome.FAILED, describe(error), format_traceback(error)
         return Outcome.SUCCEEDED, "", ""
+
+
+class TerminableCaller(Caller):
+    """Lets TERM interrupt the function that is running; between two of them, TERM ends the process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.terminated = False
+        self._running = False
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def outcome_of(self, function: Callable[[], Any]) -> tuple[Outcome, str, str]:
+        try:
+            self._running = True
+            try:
+                return super().outcome_of(function)
+            finally:
+                self._running = False
+        except Terminated:  # it came between the function's end and ours
+            return Outcome.CANCELLED, "terminated", ""
+
+    def _terminate(self, _signal: int, _frame: FrameType | None) -> None:
+        self.terminated = True
+        if self._running:
+            raise Terminated
+        os._exit(128 + signal.SIGTERM)
+
+
+def call(function: Callable[[], Any]) -> Result:
+    """Call one function."""
+    caller = Caller()
+    try:
+        return caller.call(function)
+    finally:
+        caller.close()
 
 
 def finish(function: Callable[[], Any]) -> None:
@@ -97,8 +122,8 @@ async def wait_for(awaitable: Awaitable[Any]) -> None:
 
 def cpu_seconds() -> float:
     """CPU time of this process and its ended children so far."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 def describe(error: BaseException) -> str:

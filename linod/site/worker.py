@@ -18,7 +18,7 @@ from ..progress import listen
 from ..runs import Outcome
 from ..wire import Begin, Ended, Hello, Progress, receive, send
 from . import hygiene, output
-from .call import Caller, Result
+from .call import Result, TerminableCaller
 from .load import Site
 
 LONGEST_ADOPTION = 5.0  # seconds until the daemon is our parent
@@ -33,7 +33,7 @@ class Worker:
 
     def __init__(self, channel: socket.socket, site: Site) -> None:
         self.channel, self.site = channel, site
-        self.caller = Caller()
+        self.caller = TerminableCaller()
         self.surroundings = hygiene.Surroundings()
         self.run = 0
         self.last_progress = 0.0

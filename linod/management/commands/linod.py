@@ -9,13 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from django.core import checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...archive import Archive
-from ...errors import LinodError
-from ...site import listing, start
+from ...checks import check_linod
+from ...command import listing, single, start
+from ...errors import EXIT_CONFIGURATION, LinodError
 from ...site.load import Site
-from ...state import find_state
+from ...state import find_state, make_state
 
 
 class Command(BaseCommand):
@@ -29,7 +31,9 @@ class Command(BaseCommand):
         what = parser.add_mutually_exclusive_group()
         what.add_argument("-l", "--list", action="store_true", help="Just list the tasks, don't run them.")
         what.add_argument("--once", action="store_true", help="Run what is due now, then exit.")
+        what.add_argument("--run", metavar="NAME", help="Run one task now, here; the exit code tells how it ended.")
         what.add_argument("--check", action="store_true", help="Load and validate everything, run nothing.")
+        parser.add_argument("--reload", action="store_true", help="Start again whenever the site's code changes.")
         parser.add_argument("--json", action="store_true", help="With --list: for programs.")
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
@@ -41,6 +45,9 @@ class Command(BaseCommand):
             sys.exit(code)
 
     def act(self, options: dict[str, Any]) -> int:
+        place = start.this_place(from_command_line=self._called_from_command_line)
+        if self._called_from_command_line:
+            os.chdir(place.directory)  # as the service does: what is relative in its settings is meant from there
         site = start.look_here()
         if options["json"] and options["list"]:
             return self.print_json(site)
@@ -50,7 +57,14 @@ class Command(BaseCommand):
             return self.say(listing.HAS_NONE)
         if options["list"]:
             return self.say(*listing.text(site, last_starts(), datetime.now(UTC)))
-        place = start.this_place()
+        if options["check"]:
+            return self.check_site(site)
+        if options["run"]:
+            return single.run_task(site, options["run"], make_state(Path(place.directory)))
+        if options["reload"]:
+            from ...command.reload import Watcher
+
+            return Watcher().run()
         if self._called_from_command_line:
             start.become_daemon(site, place, once=options["once"])
         return start.run_in_child(site, place, once=options["once"])
@@ -59,6 +73,14 @@ class Command(BaseCommand):
         for line in lines:
             self.stdout.write(line)
         return 0
+
+    def check_site(self, site: Site) -> int:
+        problems = check_linod()
+        for problem in problems:
+            self.stderr.write(str(problem))
+        if any(problem.level >= checks.ERROR for problem in problems):
+            return EXIT_CONFIGURATION
+        return self.say(f"{len(site.declarations)} tasks; nothing to complain about.")
 
     def print_json(self, site: Site) -> int:
         starts = last_starts() if site.uses_linod else {}

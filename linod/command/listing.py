@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from .load import Site
+from ..site.load import Site
 
 DOES_NOT_USE = "This site does not use linod."
 HAS_NONE = "This site has no scheduled jobs."

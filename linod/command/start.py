@@ -14,22 +14,26 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..launch import Launch, Place
+from ..site import forkserver
+from ..site.load import Site, look_at
 from ..state import make_state
 from ..wire import pair
-from . import forkserver
-from .load import Site, look_at
 
 
-def this_place() -> Place:
+def this_place(*, from_command_line: bool) -> Place:
     """Where the site of this process is, to load it again later."""
-    program = Path(sys.argv[0]).absolute() if sys.argv and sys.argv[0] else None
-    manage = program if program and program.suffix == ".py" and program.name != "__main__.py" else None
+    manage = find_manage(Path(sys.argv[0] if from_command_line else "manage.py").absolute())
     return Place(
-        directory=os.getcwd(),
+        directory=str(manage.parent) if manage else os.getcwd(),
         python=sys.executable,
         manage=str(manage) if manage else None,
         settings=os.environ.get("DJANGO_SETTINGS_MODULE"),
     )
+
+
+def find_manage(program: Path) -> Path | None:
+    """The site's manage.py, unless the program is Django's own: `django-admin` or `python -m django`."""
+    return program if program.suffix == ".py" and program.name != "__main__.py" and program.is_file() else None
 
 
 def look_here() -> Site:

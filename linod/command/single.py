@@ -1,0 +1,184 @@
+"""`--run`: one task, now, in this very process, so that its output, its questions and a debugger have the terminal.
+
+It is recorded like any other run. Beside a daemon, that one is asked first and keeps the record; where none is running,
+this process takes the site's lock and writes history itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from ..daemon.control import visit
+from ..daemon.history import SqliteHistory
+from ..daemon.lock import lock_site
+from ..errors import EXIT_USAGE, LinodError, SiteLocked
+from ..linux import birth, boot_id
+from ..progress import listen
+from ..runs import Outcome, Run, Trigger
+from ..site.call import Result, TerminableCaller
+from ..site.load import Site
+from ..task import Declaration, Task
+from ..wire import Begin, Ended, Refused, Visit, receive, send
+
+EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.TIMED_OUT: 124, Outcome.CANCELLED: 130}
+PATIENCE = 10.0  # seconds for the disk to take a record
+
+
+class UnknownTask(LinodError):
+    """No task of that name is declared."""
+
+    exit_code = EXIT_USAGE
+
+
+class Record(Protocol):
+    """Who keeps the record of the run."""
+
+    def end(self, ended: Ended) -> None: ...
+
+
+def run_task(site: Site, name: str, state: Path) -> int:
+    """Run a task and say how it ended. Returns the exit code that tells."""
+    declaration = find(site, name)
+    with recorded(site, declaration.task, state) as (run, record):
+        os.environ["LINOD_RUN"], os.environ["LINOD_TASK"] = str(run), declaration.task.label
+        began = time.monotonic()
+        listen(show_progress if sys.stderr.isatty() else None)
+        result = TerminableCaller().call(declaration.function)
+        listen(None)
+        record.end(as_ended(run, result))
+    say_how_it_ended(declaration.task, result, time.monotonic() - began)
+    return EXIT_CODES.get(result.outcome, 1)
+
+
+def find(site: Site, name: str) -> Declaration:
+    """The task of that id, or of that function name where it is unique."""
+    if name in site.declarations:
+        return site.declarations[name]
+    found = [declaration for declaration in site.declarations.values() if declaration.task.label == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(declaration.task.id for declaration in found)
+        raise UnknownTask(f"There are {len(found)} tasks called {name!r}.", f"Say which: {ids}.")
+    names = sorted({d.task.label for d in site.declarations.values()} | set(site.declarations))
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean {close[0]}?" if close else "See --list for those there are."
+    raise UnknownTask(f"This site has no task {name!r}.", hint)
+
+
+@contextmanager
+def recorded(site: Site, task: Task, state: Path) -> Iterator[tuple[int, Record]]:
+    """The run's number, and who keeps its record: the daemon if there is one, else this process."""
+    channel = visit(state)
+    if channel is not None:
+        with channel:
+            yield ask(channel, task), ToldDaemon(channel)
+        return
+    lock = lock_site(state)
+    history = SqliteHistory(state, site.settings)
+    try:
+        yield from own_record(history, task)
+    finally:
+        history.close(PATIENCE)
+        os.close(lock)
+
+
+def ask(channel: socket.socket, task: Task) -> int:
+    """Ask the daemon for leave to run a task. Returns the run's number; raises SiteLocked if it refuses."""
+    send(channel, Visit(task=task.id, pid=os.getpid()))
+    match receive(channel):
+        case Begin(run=run):
+            return run
+        case Refused(reason=reason):
+            raise SiteLocked(f"{task.label} cannot be run now: {reason}.", "Try again later.")
+    raise SiteLocked("The daemon of this site does not let us in.", "Run this as its user, or as root.")
+
+
+class ToldDaemon:
+    """The daemon keeps the record."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+
+    def end(self, ended: Ended) -> None:
+        try:
+            send(self._channel, ended)
+        except OSError:
+            print("The daemon is gone: this run is not in its history.", file=sys.stderr)
+
+
+def own_record(history: SqliteHistory, task: Task) -> Iterator[tuple[int, Record]]:
+    """Keep the record ourselves."""
+    past = history.past()
+    now = datetime.now(UTC)
+    run = Run(
+        id=past.last_id + 1,
+        task=task.id,
+        due=now,
+        lap=past.lap,
+        trigger=Trigger.MANUAL,
+        boot=boot_id(),
+        pid=os.getpid(),
+        born=birth(os.getpid()),
+        started=now,
+    )
+    history.save(run)
+    yield run.id, OwnRecord(history, run)
+
+
+class OwnRecord:
+    """This process keeps the record."""
+
+    def __init__(self, history: SqliteHistory, run: Run) -> None:
+        self._history, self._run = history, run
+        self._began = time.monotonic()
+
+    def end(self, ended: Ended) -> None:
+        run = self._run
+        run.ended, run.duration = datetime.now(UTC), time.monotonic() - self._began
+        run.outcome, run.reason, run.traceback = Outcome(ended.outcome), ended.reason, ended.traceback
+        run.cpu, run.peak_memory = ended.cpu, ended.peak_memory
+        self._history.save(run)
+
+
+def as_ended(run: int, result: Result) -> Ended:
+    return Ended(
+        run=run,
+        outcome=result.outcome,
+        reason=result.reason,
+        traceback=result.traceback,
+        cpu=result.cpu,
+        peak_memory=result.peak_memory,
+    )
+
+
+def say_how_it_ended(task: Task, result: Result, seconds: float) -> None:
+    """On standard error, so that what the task prints can be used."""
+    sys.stdout.flush()
+    if result.outcome is Outcome.FAILED and result.traceback:
+        print(result.traceback, end="", file=sys.stderr)
+    reason = f": {result.reason}" if result.reason else ""
+    print(f"{task.label} {result.outcome} after {seconds:.2f} s{reason}", file=sys.stderr)
+
+
+def show_progress(done: float, total: float | None, text: str) -> None:
+    """Draw how far the task is on the line where the cursor is."""
+    if total:
+        share = min(max(done / total, 0.0), 1.0)
+        head = f"{share:4.0%} [{'#' * round(20 * share):20}] {done:g}/{total:g} "
+    else:
+        head = f"{done:g} "
+    end = "\n" if total and done >= total else ""
+    width = shutil.get_terminal_size().columns - 1
+    printable = "".join(character if character.isprintable() else "?" for character in head + text)
+    print(f"\r{printable[:width]:{width}}", end=end, file=sys.stderr, flush=True)
