@@ -16,7 +16,7 @@ def main() -> None:
         sys.exit(78)
     from .errors import LinodError
     from .site.load import run_without_command
-    from .site.main import why_not
+    from .site.trouble import why_not
 
     try:
         run_without_command(str(manage))

@@ -61,6 +61,7 @@ CREATE INDEX runs_unfinished ON runs (id) WHERE outcome IS NULL;
 
 COLUMNS = tuple(field.name for field in fields(Run))
 INSTANTS = ("due", "started", "ended")
+TEXTS = ("reason", "traceback", "output")
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -99,7 +100,7 @@ class Archive:
         except FileNotFoundError:
             return
         except PermissionError:
-            raise HistoryError(f"The history of this site is not for {why_unreadable(self.path)}") from None
+            raise HistoryError("The history cannot be read.", why_unreadable(self.path)) from None
         try:
             self._db = connect_read_only(self.path)
         except sqlite3.Error as error:
@@ -158,7 +159,16 @@ def row_from_run(run: Run) -> list[Any]:
     for name in INSTANTS:
         if values[name] is not None:
             values[name] = to_micros(values[name])
+    for name in TEXTS:
+        values[name] = storable(values[name])
     return list(values.values())
+
+
+def storable(text: str) -> str:
+    """A text as SQLite can keep it: it ends one at a NUL, and gives no row back whose text is not Unicode."""
+    text = text.replace("\0", "\N{SYMBOL FOR NULL}")
+    # Python makes surrogates of bytes that it could not decode, as in the name of a file.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def run_from_row(row: Sequence[Any]) -> Run:

@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from .errors import ConfigurationError
 
+AT_LEAST_ONE = ("max_parallel", "max_running", "recycle_runs", "load_timeout", "keep_runs", "keep_days")
+LARGEST = 1_000_000  # of whatever it is: beyond that it is a slip of the keyboard
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -40,9 +43,15 @@ class Settings:
     log_lines: int = 1000  # of one run; history keeps the last part all the same
 
     def __post_init__(self) -> None:
-        for name in ("max_parallel", "max_running", "recycle_runs", "load_timeout", "keep_runs", "keep_days"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"LINOD[{name!r}] = {getattr(self, name)!r} is too small.", "Write 1 or more.")
+        for name, value in vars(self).items():
+            if name in ("log_runs", "fork_server"):
+                continue
+            least = 1 if name in AT_LEAST_ONE else 0
+            if not least <= value <= LARGEST:  # written so that it refuses NaN as well
+                raise ConfigurationError(
+                    f"LINOD[{name!r}] = {value!r} is too {'large' if value > LARGEST else 'small'}.",
+                    f"Write a number from {least} to {LARGEST:,}.",
+                )
         if self.log_runs not in ("changes", "all"):
             raise ConfigurationError(f"LINOD['log_runs'] = {self.log_runs!r}.", "Write 'changes' or 'all'.")
 

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from . import schedules
@@ -154,8 +155,12 @@ class Declarations:
 
 
 def is_reload(old: Declaration, new: Declaration) -> bool:
-    """Whether a module that was loaded before declares the same task once more."""
-    return old.origin == new.origin and old.task.text == new.task.text and old.function is not new.function
+    """Whether a module that was loaded before declares the same task once more.
+
+    Its code is then compiled anew; functions that a loop has made share theirs.
+    """
+    same_place = old.origin == new.origin and old.task.text == new.task.text
+    return same_place and python_code(old.function) is not python_code(new.function)
 
 
 declarations = Declarations()
@@ -223,7 +228,7 @@ def task(
                     text=f"{phrase} do {label}()",
                     schedule=schedule,
                     policies=policies,
-                    source="{}:{}".format(*code_of(function)),
+                    source=source_of(function),
                     tags=tags,
                 ),
                 function=function,
@@ -250,7 +255,7 @@ def declare_job(job: Job) -> Declaration:
                 label=label,
                 text=f"{phrase} do {schedules.call_text(job)}",
                 schedule=schedule,
-                source="{}:{}".format(*code_of(function)),
+                source=source_of(function),
                 tags=tuple(sorted(map(str, job.tags))),
             ),
             function=job.job_func,
@@ -269,8 +274,21 @@ def module_name(function: Callable[..., Any]) -> str:
 
 def code_of(function: Callable[..., Any]) -> tuple[str, int]:
     """File and line of a function; an empty file for one that is not written in Python."""
-    code = getattr(inspect.unwrap(unwrapped(function)), "__code__", None)
+    code = python_code(function)
     return (code.co_filename, code.co_firstlineno) if code else ("", 0)
+
+
+def source_of(function: Callable[..., Any]) -> str:
+    """As people read it, file:line; empty for a function that is not written in Python."""
+    file, line = code_of(function)
+    return f"{file}:{line}" if file else ""
+
+
+def python_code(function: Callable[..., Any]) -> CodeType | None:
+    """The code that a call runs: of a function, or of an object that can be called."""
+    innermost = inspect.unwrap(unwrapped(function))
+    code = getattr(innermost, "__code__", None) or getattr(type(innermost).__call__, "__code__", None)
+    return code if isinstance(code, CodeType) else None
 
 
 def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -291,6 +309,11 @@ def require_no_arguments(function: Callable[..., Any]) -> None:
         raise DeclarationError(
             f"{function_name(function)}() needs arguments ({', '.join(needed)}), but a task is called without any.",
             "Give them defaults, or declare a function without parameters that calls it.",
+        )
+    if inspect.isgeneratorfunction(unwrapped(function)) or inspect.isasyncgenfunction(unwrapped(function)):
+        raise DeclarationError(
+            f"{function_name(function)}() contains yield: to call it would run nothing of it.",
+            "Declare a function without parameters that loops over it.",
         )
 
 

@@ -11,9 +11,11 @@ import json
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import WireError
+from .runs import Outcome
 
 VERSION = 1
 LARGEST = 160_000  # bytes of one packet; Linux takes 212,992 by default, its own overhead included
@@ -120,6 +122,9 @@ class Ended:
     memory: int = 0  # KiB resident now
     retire: str = ""  # why the worker should not be used again
 
+    def __post_init__(self) -> None:
+        Outcome(self.outcome)  # a ValueError if it is none
+
 
 # daemon -> worker
 
@@ -172,6 +177,19 @@ Message = (
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
+def _plain_types(annotation: Any) -> tuple[type[Any], ...]:
+    """What isinstance understands of an annotation: JSON has no other numbers, lists and dictionaries."""
+    parts = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    types = [get_origin(part) or part for part in parts]
+    return (*types, int) if float in types else tuple(types)
+
+
+_TYPES = {
+    name: {field: _plain_types(annotation) for field, annotation in get_type_hints(kind).items()}
+    for name, kind in _KINDS.items()
+}
+
+
 def pair() -> tuple[socket.socket, socket.socket]:
     """Two connected ends; neither outlives an exec unless it is told to."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -218,6 +236,9 @@ def decode(packet: bytes) -> Message:
     try:
         kind, fields = json.loads(packet)
         message: Message = _KINDS[kind](**fields)
-    except (ValueError, TypeError, KeyError) as error:
+        for name, types in _TYPES[kind].items():
+            if not isinstance(getattr(message, name), types):
+                raise TypeError(f"{name} is not {types}")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise WireError(f"This is no message of linod: {packet[:80]!r} ({error})") from None
     return message

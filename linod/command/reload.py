@@ -19,7 +19,9 @@ POLL = 0.2  # seconds
 class Watcher:
     """Runs the daemon, and again after each change."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: str) -> None:
+        """`directory`: where the command was typed, to which its arguments are relative."""
+        self.directory = directory
         self.changed = threading.Event()
         self.process: subprocess.Popen[bytes] | None = None
         self.asked_to_stop = False
@@ -45,8 +47,8 @@ class Watcher:
 
     def run_once(self) -> int:
         """Run the daemon until it ends, or the code changes."""
-        arguments = [argument for argument in sys.argv if argument != "--reload"]
-        self.process = subprocess.Popen([sys.executable, *arguments])
+        arguments = [argument for argument in sys.orig_argv[1:] if argument != "--reload"]
+        self.process = subprocess.Popen([sys.executable, *arguments], cwd=self.directory)
         while self.process.poll() is None:
             if self.changed.wait(POLL):
                 self.process.terminate()

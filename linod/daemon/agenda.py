@@ -6,7 +6,7 @@ import heapq
 import itertools
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ..runs import Outcome, Run
@@ -89,11 +89,13 @@ class Agenda:
             taken.append(heapq.heappop(self._claimed)[2])
         return taken
 
-    def claimed_before(self, until: datetime, limit: int) -> int:
-        """How many runs shall start before an instant; counting stops at a limit."""
-        if not self._claimed or self._claimed[0][0] > until:
+    def starting_together(self, within: timedelta, limit: int) -> int:
+        """How many runs start about when the next one does; counting stops at a limit."""
+        if not self._claimed:
             return 0
-        return sum(at <= until for at, _order, _live in self._claimed[: 4 * limit])
+        until = self._claimed[0][0] + within
+        # In a heap the earliest are in front, though not quite in their order.
+        return min(limit, sum(at <= until for at, _order, _live in self._claimed[: 4 * limit]))
 
     def next_due_time(self) -> datetime | None:
         return self._due_times[0][0] if self._due_times else None

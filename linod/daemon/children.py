@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,11 +14,17 @@ def how_it_ended(status: int) -> str:
     """In words, from the status that waitpid gives."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
         if number == signal.SIGKILL:
             return "its process was killed (SIGKILL), by somebody or because memory was short"
-        return f"its process died of {name}"
+        return f"its process died of {signal_name(number)}"
     return f"its process left with exit status {os.WEXITSTATUS(status)}"
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have none
+        return f"signal {number}"
 
 
 def has_mark(pid: int, mark: bytes) -> bool:
@@ -48,10 +53,3 @@ def end_leftovers(leader: int, born: int | None, pids: list[int]) -> int:
                 os.kill(pid, signal.SIGKILL)
                 ended += 1
     return ended
-
-
-def wait_gone(pids: list[int], patience: float) -> None:
-    """Wait until processes that were killed are gone."""
-    end = time.monotonic() + patience
-    while any(birth(pid) is not None for pid in pids) and time.monotonic() < end:
-        time.sleep(0.01)

@@ -17,7 +17,6 @@ import os
 import sqlite3
 import struct
 import threading
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,9 +26,12 @@ from typing import Any, Protocol
 
 from ..archive import COLUMNS, FILE, connect, row_from_run, run_from_row
 from ..conf import Settings
-from ..instants import from_micros, to_micros
+from ..errors import HistoryError
+from ..instants import MICROSECOND, from_micros, to_micros
 from ..runs import Outcome, Run
+from ..state import owner_name, user_name
 from ..task import Task
+from .clock import monotonic, now
 
 MARKS = "starts"
 MARK_SLOTS = 4096
@@ -57,6 +59,7 @@ class Past:
     last_runs: dict[str, Run] = field(default_factory=dict)  # the latest ended run of each task
     last_id: int = 0
     lap: int = 0
+    latest_due: datetime | None = None
 
 
 class History(Protocol):
@@ -109,7 +112,8 @@ class Batch:
         """Let go of the oldest rows that matter least, when there are too many to keep in memory."""
         dull = (Outcome.SUCCEEDED, Outcome.SKIPPED)
         outcome = COLUMNS.index("outcome")
-        for id in [id for id, row in self.runs.items() if row[outcome] in dull][: len(self.runs) - MOST_KEPT]:
+        too_many = max(0, len(self.runs) - MOST_KEPT)
+        for id in [id for id, row in self.runs.items() if row[outcome] in dull][:too_many]:
             del self.runs[id]
 
 
@@ -120,15 +124,21 @@ class SqliteHistory:
         self.settings = settings
         self.trouble = ""
         self._path = state / FILE
-        self._marks = Marks(state / MARKS)
-        self._db = open_or_put_aside(self._path)
+        try:
+            self._marks = Marks(state / MARKS)
+            self._db = open_or_put_aside(self._path)
+        except (sqlite3.Error, OSError) as error:
+            raise HistoryError(
+                f"The history {self._path} cannot be opened: {error}.",
+                f"It must be writable for {user_name()} and on a disk that is not full; the directory belongs to"
+                f" {owner_name(state)}.",
+            ) from None
         self._wake_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Condition()
         self._batch = Batch()
         self._answers: list[tuple[int, bool]] = []
         self._closing = False
-        self._writing = False
-        self._next_prune = time.monotonic() + PRUNE_EVERY
+        self._next_prune = monotonic() + PRUNE_EVERY
         self._thread = threading.Thread(target=self._write, name="history", daemon=True)
 
     # Called by the loop
@@ -146,7 +156,9 @@ class SqliteHistory:
         past.unfinished = list(map(run_from_row, self._db.execute(f"SELECT {columns} FROM runs WHERE outcome IS NULL")))
         last = f"SELECT {columns} FROM runs WHERE id IN (SELECT max(id) FROM runs WHERE {ATTEMPTED} GROUP BY task)"
         past.last_runs = {run.task: run for run in map(run_from_row, self._db.execute(last))}
-        past.last_id, past.lap = self._db.execute("SELECT ifnull(max(id), 0), ifnull(max(lap), 0) FROM runs").fetchone()
+        highest = "SELECT ifnull(max(id), 0), ifnull(max(lap), 0), max(due) FROM runs"
+        past.last_id, past.lap, latest_due = self._db.execute(highest).fetchone()
+        past.latest_due = None if latest_due is None else from_micros(latest_due)
         past.last_id = max(past.last_id, self._marks.highest())
         self._thread.start()
         return past
@@ -242,13 +254,14 @@ class SqliteHistory:
         while (batch := self._next_batch()) is not None:
             try:
                 refused = self._write_batch(batch)
-                self.trouble, pause = "", 1.0
-                self._answer((id, id not in refused) for id in batch.claims)
-            except (sqlite3.Error, OSError) as error:
+                recovered, self.trouble, pause = bool(self.trouble), "", 1.0
+                claims, batch.claims = batch.claims, []
+                self._answer([(id, id not in refused) for id in claims], news=recovered)
+                self._prune_sometimes()
+            except Exception as error:  # whatever it is: were this thread to end, no task would run any more
                 self.trouble = f"{type(error).__name__}: {error}"
-                # Tasks go on without a history rather than stop for the want of one.
-                self._answer((id, True) for id in batch.claims)
-                batch.claims = []
+                claims, batch.claims = batch.claims, []
+                self._grant(claims)
                 if self._put_back(batch, pause):
                     return
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -257,12 +270,10 @@ class SqliteHistory:
     def _next_batch(self) -> Batch | None:
         """Wait until there is something to write; None at the end."""
         with self._lock:
-            self._writing = False
             self._lock.wait_for(lambda: self._batch or self._closing)
             if not self._batch:
                 return None
             batch, self._batch = self._batch, Batch()
-            self._writing = True
             return batch
 
     def _write_batch(self, batch: Batch) -> set[int]:
@@ -290,9 +301,6 @@ class SqliteHistory:
             with suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             raise
-        if time.monotonic() > self._next_prune:
-            self._next_prune = time.monotonic() + PRUNE_EVERY
-            self._prune()
         return refused
 
     def _not_ours(self, batch: Batch) -> set[int]:
@@ -302,30 +310,43 @@ class SqliteHistory:
         }
         return set(batch.runs) - there
 
-    def _answer(self, answers: Iterable[tuple[int, bool]]) -> None:
-        answers = list(answers)
-        if answers or self.trouble:
-            with self._lock:
-                self._answers += answers
-            os.eventfd_write(self._wake_loop, 1)
+    def _answer(self, answers: Iterable[tuple[int, bool]], *, news: bool = False) -> None:
+        """Wake the loop for answers, or because there is trouble or no more."""
+        with self._lock:
+            self._answers += answers
+            if self._answers or news:
+                os.eventfd_write(self._wake_loop, 1)
+
+    def _grant(self, claims: Iterable[int]) -> None:
+        """Answer claims that cannot be written: tasks go on without a history rather than stop for the want of one."""
+        self._answer([(id, True) for id in claims], news=True)
 
     def _put_back(self, batch: Batch, pause: float) -> bool:
-        """Keep a batch for the next try, and wait. True when the daemon ends meanwhile."""
+        """Keep a batch for the next try, and wait. True when the daemon ended before."""
+        deadline = monotonic() + pause
         with self._lock:
             batch.put_before(self._batch)
             batch.shrink()
             self._batch = batch
             if self._closing:
                 return True
-            self._lock.wait_for(lambda: self._closing, pause)
+            while not self._closing and (rest := deadline - monotonic()) > 0:
+                if claims := self._batch.claims:
+                    self._batch.claims = []
+                    self._grant(claims)
+                self._lock.wait_for(lambda: self._closing or self._batch.claims, rest)
         return False
 
-    def _prune(self) -> None:
+    def _prune_sometimes(self) -> None:
+        if monotonic() > self._next_prune:
+            self._next_prune = monotonic() + PRUNE_EVERY
+            self.prune()
+
+    def prune(self) -> None:
         """Delete runs that are too old or too many; the last one of each task stays."""
-        now = time.time()
-        keep = now - self.settings.keep_days * 86400
-        keep_bad = now - self.settings.keep_failures_days * 86400
-        self._db.execute(PRUNE, (int(keep * 1e6), int(keep_bad * 1e6), self.settings.keep_runs))
+        instant, day = to_micros(now()), timedelta(days=1) // MICROSECOND
+        keep, keep_bad = (instant - days * day for days in (self.settings.keep_days, self.settings.keep_failures_days))
+        self._db.execute(PRUNE, (keep, keep_bad, self.settings.keep_runs))
 
     def _put_statement(self, statement: str, values: tuple[Any, ...]) -> None:
         with self._lock:
@@ -400,7 +421,7 @@ def open_or_put_aside(path: Path) -> sqlite3.Connection:
     except sqlite3.OperationalError:
         raise  # locked, full, not permitted: the file itself is fine
     except sqlite3.DatabaseError:
-        aside = f"{path}.damaged-{time.time():.0f}"
+        aside = f"{path}.damaged-{now():%Y%m%dT%H%M%S}"
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
                 os.rename(f"{path}{suffix}", f"{aside}{suffix}")

@@ -7,8 +7,10 @@ import os
 import time
 from pathlib import Path
 
-from ..errors import SiteLocked
+from ..errors import ConfigurationError, SiteLocked
 from ..linux import birth
+from ..state import owner_name, user_name
+from .clock import monotonic
 
 FILE = "lock"
 FOR_WORKERS = 10.0  # seconds to wait for workers whose daemon has died
@@ -19,8 +21,8 @@ def lock_site(state: Path) -> int:
 
     Raises SiteLocked, and says who has it. Where its daemon has died, waits until the last of its workers has followed.
     """
-    fd = os.open(state / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
-    deadline = time.monotonic() + FOR_WORKERS
+    fd = open_lock(state / FILE)
+    deadline = monotonic() + FOR_WORKERS
     while not try_lock(fd):
         holder = read_holder(fd)
         if is_alive(holder):
@@ -29,7 +31,7 @@ def lock_site(state: Path) -> int:
                 f"The tasks of this site are being run already, by process {holder[0]}.",
                 "Stop that one first; only one can run them.",
             )
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             os.close(fd)
             raise SiteLocked(
                 f"Workers of a daemon that has died still hold {state / FILE}.",
@@ -39,6 +41,16 @@ def lock_site(state: Path) -> int:
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()} {birth(os.getpid())}\n".encode(), 0)
     return fd
+
+
+def open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    except PermissionError:
+        raise ConfigurationError(
+            f"{path} belongs to {owner_name(path)} and cannot be opened by {user_name()}.",
+            "Give the state directory and all that is in it to the user that runs linod.",
+        ) from None
 
 
 def try_lock(fd: int) -> bool:

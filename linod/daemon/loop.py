@@ -13,7 +13,7 @@ import signal
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from ..conf import Settings
@@ -37,7 +37,7 @@ from .workers import Workers
 
 CLAIM_BEFORE = timedelta(seconds=1)  # a due time is claimed this long before, at the latest;
 CLAIM_WITHIN = timedelta(seconds=12)  # when the loop is awake anyway, so is what comes within this
-FORK_BEFORE = timedelta(seconds=1)  # a worker is there this long before it is needed
+TOGETHER = timedelta(seconds=1)  # runs that start within this want a worker each
 
 
 class Daemon:
@@ -86,6 +86,8 @@ class Daemon:
             self.selector.register(source, selectors.EVENT_READ, callback)
         self.past = self.history.past()
         self.last_id, self.lap = self.past.last_id, self.past.lap
+        if self.past.latest_due is not None and self.past.latest_due > now() + CLAIM_WITHIN:
+            self.lap += 1  # the clock was set back while no daemon ran: intervals come by the same due times again
         self.sites.start()
 
     def turn(self) -> None:
@@ -235,6 +237,9 @@ class Daemon:
             self.past.tasks[task.id] = known
             if last := self.past.last_runs.pop(old, None):
                 self.past.last_runs[task.id] = last
+            for run in self.past.unfinished:
+                if run.task == old:
+                    run.task = task.id
         return known
 
     def change_entry(self, entry: Entry, task: Task, position: int) -> None:
@@ -501,7 +506,7 @@ class Daemon:
         """See to it that workers are there when they are needed."""
         if self.draining and not self.waiting:
             return
-        soon = self.agenda.claimed_before(now() + FORK_BEFORE, self.settings.max_parallel)
+        soon = self.agenda.starting_together(TOGETHER, self.settings.max_parallel)
         wanted = min(len(self.waiting) + soon, self.settings.max_parallel)
         if wanted:
             fresh = sum(live.task.policies.fresh for live in self.waiting)
@@ -561,6 +566,9 @@ class Daemon:
 
     def run_wrote(self, live: LiveRun, lines: list[Line]) -> None:
         self.reporter.run_wrote(live.task, live.run, lines)
+
+    def run_hidden(self, live: LiveRun, size: int) -> None:
+        self.reporter.run_hidden(live.task, live.run, size)
 
     def run_progressed(self, live: LiveRun, progress: Progress) -> None:
         of = f" of {progress.total:g}" if progress.total is not None else ""
@@ -742,7 +750,7 @@ class Daemon:
     def next_of(self, entry: Entry) -> datetime | None:
         if not entry.task.policies.enabled:
             return None
-        return entry.next.run.due if entry.next else entry.task.schedule.next(datetime.now(UTC))
+        return entry.next.run.due if entry.next else entry.task.schedule.next(now())
 
 
 def is_same_plan(one: Task, other: Task) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
+
+from .clock import monotonic
 
 
 class Notifier:
@@ -34,20 +35,20 @@ class Notifier:
         """One short line for `systemctl status`; sent only when it is another than before."""
         if text != self._status:
             self._status = text
-            self._send(f"STATUS={text}")
+            self._send(f"STATUS={one_line(text)}")
 
     def failed(self, text: str, errno: int) -> None:
-        self._send(f"STATUS={text}\nERRNO={errno}")
+        self._send(f"STATUS={one_line(text)}\nERRNO={errno}")
 
     def turn_finished(self) -> None:
         """Feed the watchdog. Called at the end of each turn, so that a loop that is stuck falls silent."""
-        if self.interval and time.monotonic() >= self._next_ping:
-            self._next_ping = time.monotonic() + self.interval
+        if self.interval and monotonic() >= self._next_ping:
+            self._next_ping = monotonic() + self.interval
             self._send("WATCHDOG=1")
 
     def next_ping(self) -> float | None:
         """Seconds until the watchdog wants to be fed."""
-        return max(0.0, self._next_ping - time.monotonic()) if self.interval else None
+        return max(0.0, self._next_ping - monotonic()) if self.interval else None
 
     def _send(self, message: str) -> None:
         if self._notifier is None:
@@ -61,6 +62,11 @@ class Notifier:
         """What systemd says to the daemon is for no process that it starts."""
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
             os.environ.pop(name, None)
+
+
+def one_line(text: str) -> str:
+    """What follows a line break would be another message; and what is no Unicode could not be sent."""
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
 
 
 def watchdog_interval() -> float:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 MARK = b"\x1e"  # begins a line that is a log record as JSON; see site/output.py
-LONGEST_LINE = 8192
+LONGEST_LINE = 8192  # bytes; a longer one is shown in pieces
+LONGEST_RECORD = 1 << 18  # bytes; the site's end keeps its records well below
 # The prefixes of sd-daemon(3): <3>text is an error.
 PRIORITY = re.compile(r"<([0-7])>")
 LEVELS = (logging.CRITICAL, logging.CRITICAL, logging.CRITICAL, logging.ERROR, logging.WARNING, 25, 20, 10)
@@ -48,18 +49,12 @@ class Output:
         self.size += len(data)
         self._tail += data
         if len(self._tail) > 2 * self._keep:
-            del self._tail[: -self._keep]
+            del self._tail[: len(self._tail) - self._keep]
+        complete, self._partial = cut_lines(self._partial + data, self._lines_left)
+        self._lines_left -= len(complete)
         if not self._lines_left:
-            self.hidden += len(data)
-            return []
-        *complete, self._partial = (self._partial + data).split(b"\n", self._lines_left)
-        if len(complete) == self._lines_left:
             self.hidden += len(self._partial)
             self._partial = b""
-        elif len(self._partial) > LONGEST_LINE and not self._partial.startswith(MARK):
-            complete.append(self._partial)
-            self._partial = b""
-        self._lines_left -= len(complete)
         return list(map(read_line, complete))
 
     def finish(self) -> list[Line]:
@@ -71,7 +66,7 @@ class Output:
         """The last part of all, for history."""
         if not self._tail:
             return ""
-        tail = bytes(self._tail[-self._keep :])
+        tail = bytes(self._tail[max(0, len(self._tail) - self._keep) :])
         lines = tail.splitlines()
         if self.size > len(tail):
             lines = lines[1:] or [tail[-LONGEST_LINE:]]  # the first one is cut
@@ -79,12 +74,33 @@ class Output:
         return "\n".join(str(read_line(line)) for line in lines)
 
 
+def cut_lines(data: bytes, most: int) -> tuple[list[bytes], bytes]:
+    """The complete lines at the beginning of data, not more than `most`, and the rest.
+
+    Where it is cut does not depend on where the pipe happened to cut it.
+    """
+    lines: list[bytes] = []
+    start = 0
+    while len(lines) < most:
+        longest = LONGEST_RECORD if data.startswith(MARK, start) else LONGEST_LINE
+        end = data.find(b"\n", start, start + longest + 1)
+        if end >= 0:
+            lines.append(data[start:end])
+            start = end + 1
+        elif len(data) - start > longest:
+            lines.append(data[start : start + longest])
+            start += longest
+        else:
+            break
+    return lines, data[start:]
+
+
 def read_line(raw: bytes) -> Line:
     """A line as it came through the pipe."""
     if raw.startswith(MARK):
         try:
             return line_from_record(json.loads(raw[1:]))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             pass  # two threads wrote at the same time, or the task likes that character
     text = raw.decode("utf-8", "replace").rstrip("\r").replace("\0", "\N{SYMBOL FOR NULL}")
     if prefix := PRIORITY.match(text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ from typing import Any, Protocol, TextIO
 
 from ..runs import Outcome, Run
 from ..task import Task
+from .clock import now
 from .output import Line
 
 HOUR = 3600.0
@@ -186,13 +188,13 @@ class TextSink:
         self.stream = stream
         self.colour = stream.isatty() and "NO_COLOR" not in os.environ
         self.under_systemd = "JOURNAL_STREAM" in os.environ
-        self.now: Callable[[], datetime] = datetime.now
+        self.now: Callable[[], datetime] = now
 
     def write(self, record: Record) -> None:
         head, tail = self._head(record), "\x1b[0m\n" if self.colour else "\n"
-        text = "".join(f"{head}{line}{tail}" for line in [record.text, *record.detail.splitlines()])
+        lines = [*record.text.rstrip("\n").split("\n"), *record.detail.splitlines()]
         try:
-            self.stream.write(text)
+            self.stream.write("".join(f"{head}{line}{tail}" for line in lines))
             self.stream.flush()
         except (OSError, ValueError):
             pass  # the terminal is closed; the drain that follows needs no audience
@@ -201,7 +203,7 @@ class TextSink:
         who = f"{record.task.label}: " if record.line and record.task else ""
         if self.under_systemd:
             return f"<{syslog_priority(record.level)}>{who}"
-        time = f"{self.now():%H:%M:%S} "
+        time = f"{self.now().astimezone():%H:%M:%S} "
         if not self.colour:
             return time + who
         code = next((code for level, code in self.COLOURS if record.level >= level), "")
@@ -209,6 +211,9 @@ class TextSink:
 
 
 def standard_sink() -> Sink:
+    # A task may write what the terminal cannot show; that is no reason to lose the line.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     return TextSink(sys.stdout)
 
 

@@ -38,6 +38,7 @@ class Listener(Protocol):
 
     def run_ended(self, live: LiveRun, ended: Ended) -> None: ...
     def run_wrote(self, live: LiveRun, lines: list[Line]) -> None: ...
+    def run_hidden(self, live: LiveRun, size: int) -> None: ...
     def run_progressed(self, live: LiveRun, progress: Progress) -> None: ...
     def worker_wrote(self, text: str) -> None: ...
 
@@ -266,6 +267,8 @@ class Workers:
         if worker.output:
             if lines := worker.output.finish():
                 self._listener.run_wrote(live, lines)
+            if worker.output.hidden:
+                self._listener.run_hidden(live, worker.output.hidden)
             live.run.output, live.run.output_bytes = worker.output.text(), worker.output.size
         worker.live = worker.ended = worker.output = live.worker = None
         self._listener.run_ended(live, ended)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conf import Settings
-from ..errors import ConfigurationError, DeclarationError
+from ..errors import ConfigurationError
 from ..launch import Place
 from ..state import site_name
 from ..task import Declaration, declarations, declare_job
@@ -135,11 +135,3 @@ def time_zone(settings: Any) -> str:
         return str(settings.TIME_ZONE)
     _before, found, name = os.path.realpath("/etc/localtime").partition("/zoneinfo/")
     return name if found else "UTC"
-
-
-def mends_itself(error: BaseException) -> bool:
-    """Whether loading may succeed later without anybody changing the site, as when a database is down."""
-    from django.core.exceptions import ImproperlyConfigured
-
-    lasting = (SyntaxError, ImportError, ImproperlyConfigured, ConfigurationError, DeclarationError)
-    return not isinstance(error, lasting)

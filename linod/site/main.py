@@ -6,15 +6,14 @@ import json
 import os
 import socket
 import sys
-import traceback
 from typing import NoReturn
 
-from ..errors import LinodError
 from ..launch import Place
 from ..linux import die_with_parent
-from ..wire import NotLoaded, send
+from ..wire import send
 from . import forkserver, worker
-from .load import Site, load, mends_itself
+from .load import Site, load
+from .trouble import why_not
 
 CHANNEL = 3  # the first descriptor after the standard ones: the socket to the daemon
 
@@ -38,20 +37,3 @@ def load_or_leave(place: Place, channel: socket.socket) -> Site:
         send(channel, why_not(error))
         sys.stdout.flush()
         os._exit(1)
-
-
-def why_not(error: BaseException) -> NotLoaded:
-    """The message for an error that kept the site from loading."""
-    reason = str(error) if isinstance(error, LinodError) else f"{type(error).__name__}: {error}".strip(": ")
-    if not isinstance(error, LinodError) and (where := last_place(error)):
-        reason += f" ({where})"
-    text = "".join(traceback.format_exception(error))
-    return NotLoaded(reason=reason[:2000], permanent=not mends_itself(error), traceback=text[-20_000:])
-
-
-def last_place(error: BaseException) -> str:
-    """File and line where an error came up: of the text itself for a SyntaxError, else of the innermost frame."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""

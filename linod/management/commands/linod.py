@@ -15,8 +15,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from ...archive import Archive
 from ...checks import check_linod
 from ...command import listing, single, start
-from ...errors import EXIT_CONFIGURATION, LinodError
+from ...errors import EXIT_CONFIGURATION, ConfigurationError, LinodError, SiteNotReady
 from ...site.load import Site
+from ...site.trouble import why_not
 from ...state import find_state, make_state
 
 
@@ -45,10 +46,11 @@ class Command(BaseCommand):
             sys.exit(code)
 
     def act(self, options: dict[str, Any]) -> int:
+        typed_in = os.getcwd()
         place = start.this_place(from_command_line=self._called_from_command_line)
         if self._called_from_command_line:
             os.chdir(place.directory)  # as the service does: what is relative in its settings is meant from there
-        site = start.look_here()
+        site = self.load()
         if options["json"] and options["list"]:
             return self.print_json(site)
         if not site.uses_linod:
@@ -64,10 +66,22 @@ class Command(BaseCommand):
         if options["reload"]:
             from ...command.reload import Watcher
 
-            return Watcher().run()
+            return Watcher(typed_in).run()
         if self._called_from_command_line:
             start.become_daemon(site, place, once=options["once"])
         return start.run_in_child(site, place, once=options["once"])
+
+    def load(self) -> Site:
+        """The site with its tasks; where its code is broken, the developer sees where."""
+        try:
+            return start.look_here()
+        except LinodError:
+            raise
+        except Exception as error:
+            trouble = why_not(error)
+            self.stderr.write(trouble.traceback)
+            kind = ConfigurationError if trouble.permanent else SiteNotReady
+            raise kind(f"The site's tasks cannot be loaded: {trouble.reason}") from None
 
     def say(self, *lines: str) -> int:
         for line in lines:

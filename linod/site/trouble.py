@@ -1,0 +1,60 @@
+"""Why a site cannot be loaded, in words, and whether a later try may succeed."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+from ..errors import ConfigurationError, DeclarationError, LinodError
+from ..wire import NotLoaded
+
+LINOD = str(Path(__file__).parents[1])
+LONGEST_REASON = 2000
+LONGEST_TRACEBACK = 20_000
+
+
+def why_not(error: BaseException) -> NotLoaded:
+    """The message for an error that kept the site from loading."""
+    return NotLoaded(
+        reason=reason_of(error)[:LONGEST_REASON],
+        permanent=not mends_itself(error),
+        traceback=traceback_of(error)[-LONGEST_TRACEBACK:],
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """One sentence: what, and where in the site's code."""
+    if isinstance(error, LinodError):
+        return str(error)
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
+    frames = traceback.extract_tb(site_frames(error.__traceback__))
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}".removesuffix(": ") + where
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback, from the first frame of the site's own code on."""
+    return "".join(traceback.format_exception(type(error), error, site_frames(error.__traceback__)))
+
+
+def site_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Without the frames that lead to the site's code: ours, Django's, and those of the import system."""
+    while trace is not None and is_on_the_way(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return trace
+
+
+def is_on_the_way(filename: str) -> bool:
+    import django
+
+    return filename.startswith((LINOD, "<frozen ", str(Path(django.__file__).parent))) or "/importlib/" in filename
+
+
+def mends_itself(error: BaseException) -> bool:
+    """Whether loading may succeed later without anybody changing the site, as when a database is down."""
+    from django.core.exceptions import ImproperlyConfigured
+
+    lasting = (SyntaxError, ImportError, ImproperlyConfigured, ConfigurationError, DeclarationError)
+    return not isinstance(error, lasting)
