@@ -67,6 +67,16 @@ TEXTS = ("reason", "traceback", "output")
 def connect(path: Path) -> sqlite3.Connection:
     """Open the history for writing, making or upgrading it; raises HistoryError or sqlite3.Error."""
     db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    try:
+        prepare(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Set a writing connection up, and make or upgrade the tables."""
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -77,7 +87,6 @@ def connect(path: Path) -> sqlite3.Connection:
         )
     if version == 0:
         db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-    return db
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
@@ -103,6 +112,8 @@ class Archive:
             raise HistoryError("The history cannot be read.", why_unreadable(self.path)) from None
         try:
             self._db = connect_read_only(self.path)
+            if not self._db.execute("PRAGMA user_version").fetchone()[0]:
+                self._db = None  # its first daemon is making it at this moment
         except sqlite3.Error as error:
             if not os.access(self.path, os.R_OK):
                 raise HistoryError("The history cannot be read.", why_unreadable(self.path)) from None

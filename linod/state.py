@@ -47,6 +47,8 @@ def make_state(directory: Path) -> Path:
     """The state directory, made where it is missing and open to the group of the site; raises HistoryError."""
     state = find_state(directory)
     try:
+        if state.is_symlink() and not state.exists():
+            state.unlink()  # it led to a state directory that was removed since
         if not state.is_dir():
             state.mkdir(parents=True)
             if state == directory / OWN:
@@ -79,9 +81,11 @@ def share_with_group(state: Path, directory: Path) -> None:
 def leave_pointer(directory: Path, state: Path) -> None:
     """Let others find a state directory that only the environment named."""
     pointer = directory / OWN
-    if state in (pointer, STATES / (linked_name(directory) or "")) or os.path.lexists(pointer):
+    if state in (pointer, STATES / (linked_name(directory) or "")) or same_file(pointer, state):
         return
     try:
+        if pointer.is_symlink():
+            pointer.unlink()  # it leads to where the state was before
         pointer.symlink_to(state)
     except OSError:
         pass  # the site's directory is not ours to write; then only STATE_DIRECTORY leads there

@@ -63,7 +63,8 @@ class Policies:
         """Seconds to wait before the next try when this attempt (1 is the first) went wrong; None: give up."""
         if attempt > self.retries:
             return None
-        return min(self.retry_delay * 2.0 ** (attempt - 1), LONGEST_RETRY_DELAY)
+        doubled = min(attempt - 1, 64)  # more would be beyond what a float can hold
+        return min(self.retry_delay * 2.0**doubled, LONGEST_RETRY_DELAY)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,6 +27,7 @@ class LiveRun:
     at: datetime  # when it shall start: its due time, or later for a retry or a catch-up after boot
     confirmed: bool = False  # its claim is in history
     decided: bool = False  # it has fallen due
+    dropped: bool = False  # it will not begin; who still holds it lets go of it
     worker: Worker | None = None
     guest: Guest | None = None  # the process that runs it itself
     began: float = 0.0  # monotonic

@@ -38,7 +38,7 @@ MARK_SLOTS = 4096
 MOST_UNWRITTEN = MARK_SLOTS // 2  # runs begun but not written: with more, marks could overwrite each other
 MOST_KEPT = 20_000  # rows kept in memory while the file cannot be written
 PRUNE_EVERY = 600.0  # seconds
-LONGEST_PAUSE = 30.0  # seconds between two tries to write
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to write
 
 
 @dataclass(kw_only=True)
@@ -60,6 +60,19 @@ class Past:
     last_id: int = 0
     lap: int = 0
     latest_due: datetime | None = None
+
+    def rename(self, old: str, new: str) -> Known | None:
+        """Let a task have what was known of it under its former name."""
+        known = self.tasks.pop(old, None)
+        if known is None:
+            return None
+        self.tasks[new] = known
+        if last := self.last_runs.pop(old, None):
+            self.last_runs[new] = last
+        for run in self.unfinished:
+            if run.task == old:
+                run.task = new
+        return known
 
 
 class History(Protocol):
@@ -250,11 +263,11 @@ class SqliteHistory:
     # In the thread
 
     def _write(self) -> None:
-        pause = 1.0
+        pause = FIRST_PAUSE
         while (batch := self._next_batch()) is not None:
             try:
                 refused = self._write_batch(batch)
-                recovered, self.trouble, pause = bool(self.trouble), "", 1.0
+                recovered, self.trouble, pause = bool(self.trouble), "", FIRST_PAUSE
                 claims, batch.claims = batch.claims, []
                 self._answer([(id, id not in refused) for id in claims], news=recovered)
                 self._prune_sometimes()
@@ -415,9 +428,7 @@ class Marks:
 def open_or_put_aside(path: Path) -> sqlite3.Connection:
     """Open the history; one that is no database any more is put aside, and a new one begun."""
     try:
-        db = connect(path)
-        db.execute("SELECT count(*) FROM runs WHERE outcome IS NULL").fetchone()
-        return db
+        return connect_and_check(path)
     except sqlite3.OperationalError:
         raise  # locked, full, not permitted: the file itself is fine
     except sqlite3.DatabaseError:
@@ -426,6 +437,18 @@ def open_or_put_aside(path: Path) -> sqlite3.Connection:
             with suppress(FileNotFoundError):
                 os.rename(f"{path}{suffix}", f"{aside}{suffix}")
         return connect(path)
+
+
+def connect_and_check(path: Path) -> sqlite3.Connection:
+    db = connect(path)
+    try:
+        if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":  # 0.2 s for 100 MB
+            raise sqlite3.DatabaseError(found)
+        db.execute("SELECT 1 FROM runs, tasks LIMIT 1").fetchone()
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def read_task(text: str) -> Task | None:

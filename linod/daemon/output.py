@@ -64,12 +64,12 @@ class Output:
 
     def text(self) -> str:
         """The last part of all, for history."""
-        if not self._tail:
+        if not self.size:
             return ""
         tail = bytes(self._tail[max(0, len(self._tail) - self._keep) :])
         lines = tail.splitlines()
         if self.size > len(tail):
-            lines = lines[1:] or [tail[-LONGEST_LINE:]]  # the first one is cut
+            lines = lines[1:] or lines[:1]  # the first one is cut
             lines.insert(0, f"[{self.size - len(tail):,} bytes before this are not kept]".encode())
         return "\n".join(str(read_line(line)) for line in lines)
 

@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from ..runs import Outcome, Run
 from ..task import Task
 from .clock import now
 from .output import Line
+
+if TYPE_CHECKING:
+    from .plan import Changes
 
 HOUR = 3600.0
 
@@ -51,10 +54,13 @@ class Reporter:
     def site_loaded(self, tasks: int, next_start: str) -> None:
         self._say("loaded", f"{count(tasks, 'task')}. {next_start}".strip())
 
-    def site_changed(self, new: list[str], gone: list[str], changed: list[str]) -> None:
+    def nothing_to_do(self, *, uses_linod: bool) -> None:
+        self._say("nothing", "This site has no scheduled jobs." if uses_linod else "This site does not use linod.")
+
+    def site_changed(self, changes: Changes) -> None:
         parts = [
             f"{word}: {', '.join(names)}"
-            for word, names in (("new", new), ("gone", gone), ("changed", changed))
+            for word, names in (("new", changes.new), ("gone", changes.gone), ("changed", changes.changed))
             if names
         ]
         if parts:

@@ -142,7 +142,14 @@ class Workers:
     def not_forked(self, serial: int) -> None:
         """The kernel refused a worker."""
         if worker := self._all.get(serial):
+            self._birth_failed()
             self._forget(worker)
+
+    def _birth_failed(self) -> None:
+        """Wait before the next one, longer each time, so that a site that cannot be forked doesn't keep us busy."""
+        self._stillborn += 1
+        self._timers.cancel(self._pause)
+        self._pause = self._timers.after(min(0.05 * 2**self._stillborn, LONGEST_PAUSE), lambda: None)
 
     def _know_pid(self, worker: Worker, pid: int) -> None:
         if worker.pid is not None:
@@ -156,6 +163,7 @@ class Workers:
         """It was not born, or hangs: another one will do."""
         worker.leaving = "it did not say hello"
         self._unborn.discard(worker.serial)
+        self._birth_failed()
         if worker.pid is None:
             worker.server.is_silent()
             self._forget(worker)
@@ -263,6 +271,7 @@ class Workers:
         live, ended = worker.live, worker.ended
         if live is None or ended is None or ended.run != live.run.id:
             return
+        self._end_escaped(worker)
         self._read_output(worker)
         if worker.output:
             if lines := worker.output.finish():
@@ -282,13 +291,14 @@ class Workers:
             return "it has done enough"
         if ended.memory - worker.memory > self.settings.recycle_growth_mib << 10:
             return f"it has grown by {(ended.memory - worker.memory) >> 10} MiB"
-        if self.server is not None and worker.server is not self.server:
-            return "its code is old"
-        return ""
+        return "its code is old" if self._is_old(worker) else ""
+
+    def _is_old(self, worker: Worker) -> bool:
+        return self.server is not None and worker.server is not self.server
 
     def _make_idle(self, worker: Worker) -> None:
-        if worker.leaving:
-            return self._dismiss(worker, worker.leaving)
+        if worker.leaving or self._is_old(worker):
+            return self._dismiss(worker, worker.leaving or "its code is old")
         worker.idle_since = monotonic()
         self._idle.append(worker)
         # One deadline for its whole life, put off when it comes: a busy worker is idle thousands of times.
@@ -316,13 +326,17 @@ class Workers:
     def dismiss_idle(self) -> None:
         """Let all idle workers leave, and the others after their run."""
         for worker in list(self._all.values()):
-            if worker.live is None:
-                self._dismiss(worker, "the daemon stops")
-            else:
+            if worker.live is not None:
                 worker.leaving = "the daemon stops"
+            elif worker.pid is None:
+                # The fork server may be gone before it tells its pid. It finds its socket closed.
+                self._forget(worker)
+            else:
+                self._dismiss(worker, "the daemon stops")
 
-    def dismiss_old(self) -> None:
-        """Let the workers with old code leave, those that run a task after it."""
+    def renew(self, server: ForkServer) -> None:
+        """From now on workers come from this fork server; those with old code leave, if need be after their run."""
+        self.server = server
         for worker in [w for w in self._idle if w.server is not self.server]:
             self._dismiss(worker, "its code is old")
 
@@ -388,8 +402,9 @@ class Workers:
         if live := worker.live:
             worker.leaving = worker.leaving or "it has ended"
             worker.ended = Ended(run=live.run.id, outcome=Outcome.CRASHED, reason=how_it_ended(status))
-            self._end_escaped(worker)
             self._close_run(worker)
+        elif not worker.ready and not worker.leaving:
+            self._birth_failed()
         self._forget(worker)
 
     def _keep_status(self, pid: int, status: int) -> None:
@@ -422,10 +437,6 @@ class Workers:
         if self._all.pop(worker.serial, None) is None:
             return
         self._unborn.discard(worker.serial)
-        if not worker.ready and not worker.server.gone:
-            self._stillborn += 1
-            self._timers.cancel(self._pause)
-            self._pause = self._timers.after(min(0.05 * 2**self._stillborn, LONGEST_PAUSE), lambda: None)
         if worker.pid is not None:
             self._by_pid.pop(worker.pid, None)
         if worker in self._idle:

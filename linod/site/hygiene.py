@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import locale
 import logging
 import os
 import signal
+import socket
+import sys
 import threading
+import time
 import warnings
 from typing import Any
 
@@ -23,24 +27,31 @@ RESTORED_SIGNALS = (
 
 
 class Surroundings:
-    """The process as a worker found it: directory, umask, signals, environment, logging, threads."""
+    """The process as a worker found it: directory, umask, signals, environment, locale, streams, logging, threads."""
 
     def __init__(self) -> None:
         self.directory = os.getcwd()
         self.umask = get_umask()
         self.environment = dict(os.environ)
         self.signals = {number: signal.getsignal(number) for number in RESTORED_SIGNALS}
+        self.locale = locale.setlocale(locale.LC_ALL)
+        self.socket_timeout = socket.getdefaulttimeout()
+        self.streams = sys.stdin, sys.stdout, sys.stderr
+        self.loggers = Loggers()
         self.threads = threading.active_count()
-        root = logging.getLogger()
-        self.root_level, self.root_handlers, self.disabled = root.level, list(root.handlers), root.manager.disable
+        self.identity = identity()
 
     def restore(self) -> str:
         """Put everything back. The reason to use this process no more, or nothing."""
         try:
             self._restore_process()
+            self._restore_python()
+            self.loggers.restore()
             restore_django()
         except Exception as error:
             return f"its surroundings could not be restored ({type(error).__name__}: {error})"
+        if identity() != self.identity:
+            return "the task changed what cannot be put back: its user, its priority, or where its output goes"
         if threading.active_count() > self.threads:
             return "a thread of the task is still alive"
         if has_living_child():
@@ -53,16 +64,50 @@ class Surroundings:
         if os.environ != self.environment:
             os.environ.clear()
             os.environ.update(self.environment)
+        time.tzset()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         for number, handler in self.signals.items():
             if signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
+
+    def _restore_python(self) -> None:
+        if locale.setlocale(locale.LC_ALL) != self.locale:
+            locale.setlocale(locale.LC_ALL, self.locale)
+        socket.setdefaulttimeout(self.socket_timeout)
+        sys.stdin, sys.stdout, sys.stderr = self.streams
+        for stream in filter(None, self.streams[1:]):
+            stream.flush()  # raises if the task has closed it
+
+
+class Loggers:
+    """How logging was configured."""
+
+    def __init__(self) -> None:
         root = logging.getLogger()
-        if root.level != self.root_level:
-            root.setLevel(self.root_level)
-        root.handlers[:] = self.root_handlers
-        logging.disable(self.disabled)
+        self.disabled = root.manager.disable
+        known = [logger for logger in root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+        self.states = [(logger, state_of(logger), list(logger.handlers)) for logger in [root, *known]]
+
+    def restore(self) -> None:
+        for logger, state, handlers in self.states:
+            if state_of(logger) != state:
+                logger.propagate, logger.disabled, level = state
+                logger.setLevel(level)
+            if logger.handlers != handlers:
+                logger.handlers[:] = handlers
+        if logging.root.manager.disable != self.disabled:
+            logging.disable(self.disabled)
+
+
+def state_of(logger: logging.Logger) -> tuple[bool, bool, int]:
+    return logger.propagate, logger.disabled, logger.level
+
+
+def identity() -> tuple[object, ...]:
+    """What a process without privileges cannot put back once it is changed."""
+    output = [(info.st_dev, info.st_ino) for info in (os.fstat(1), os.fstat(2))]
+    return os.getresuid(), os.getresgid(), os.getpriority(os.PRIO_PROCESS, 0), output
 
 
 def get_umask() -> int:

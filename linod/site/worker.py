@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..launch import Place
-from ..linux import die_with_parent, name_process
+from ..linux import adopt_orphans, die_with_parent, name_process
 from ..progress import listen
 from ..runs import Outcome
 from ..wire import Begin, Ended, Hello, Progress, receive, send
@@ -42,7 +42,10 @@ class Worker:
 
     def work(self) -> None:
         """Say hello, then run what the daemon sends until one of us has had enough."""
-        send(self.channel, Hello(pid=os.getpid(), memory=self.memory()))
+        try:
+            send(self.channel, Hello(pid=os.getpid(), memory=self.memory()))
+        except OSError:
+            return  # the daemon has changed its mind
         while isinstance(message := receive(self.channel), Begin):
             ended = self.perform(message)
             send(self.channel, ended)
@@ -124,6 +127,7 @@ def work(channel: socket.socket, site: Site) -> NoReturn:
     reset_signals()
     faulthandler.enable(2)
     offer_as_victim()
+    adopt_orphans()  # what a task starts stays below its worker, so that a timeout finds it
     output.catch_log_records()
     name_process("linod-worker")
     Worker(channel, site).work()

@@ -1,0 +1,261 @@
+"""The runs that are due or going on: decided about, handed to a worker, ended, followed up.
+
+decide -> begin_waiting -> (a worker runs it) -> run_ended -> follow_up
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..conf import Settings
+from ..linux import birth
+from ..runs import Outcome, Run, Trigger
+from ..wire import Ended, Progress, Visit
+from . import planner
+from .agenda import Capacity, Entry, LiveRun
+from .clock import Timers, monotonic, now
+from .control import Guest
+from .history import History
+from .output import Line
+from .plan import Plan
+from .reporter import Reporter
+from .workers import Workers
+
+
+class Running:
+    """All runs of a site between their due time and their end."""
+
+    def __init__(self, plan: Plan, history: History, timers: Timers, reporter: Reporter) -> None:
+        self.live: dict[int, LiveRun] = {}  # those that have begun
+        self.waiting: deque[LiveRun] = deque()  # those that may begin as soon as there is room and a worker
+        self.workers: Workers  # it tells us of ends, so each needs the other
+        self._plan, self._history, self._timers, self._reporter = plan, history, timers, reporter
+        self._locks: dict[str, LiveRun] = {}  # who holds each lock
+        self._closing = False
+        self.use(Settings())
+
+    def use(self, settings: Settings) -> None:
+        """Go on with other limits."""
+        self._parallel = settings.max_parallel
+        self._capacity = Capacity(
+            parallel=settings.max_parallel, total=settings.max_running, slow_after=settings.slow_after
+        )
+        for live in self.live.values():
+            self._capacity.started(live)
+
+    # Due
+
+    def decide(self, live: LiveRun) -> None:
+        """Let a run that is due begin, wait, or be skipped."""
+        entry = live.entry
+        if live.run.trigger is Trigger.SCHEDULE:
+            self._timers.cancel(entry.retry)  # a new due time is a new try
+        decision = planner.decide(live.task, alive=len(entry.alive), waiting=len(entry.waiting))
+        if live.guest is not None:
+            return self._decide_about_guest(live, live.guest, decision)
+        match decision:
+            case planner.Start():
+                entry.waiting.append(live)
+                self.waiting.append(live)
+            case planner.Wait():
+                entry.waiting.append(live)
+            case planner.Replace():
+                self._replace(live)
+            case planner.Skip(reason):
+                self._plan.skip(live, reason)
+
+    def _replace(self, live: LiveRun) -> None:
+        """End the previous run; this one begins when it has ended."""
+        entry = live.entry
+        for older in list(entry.waiting):
+            self._plan.skip(older, "a newer run replaces it")
+        entry.waiting.append(live)
+        for older in entry.alive:
+            self.end(older, Outcome.CANCELLED, "a newer run replaces it")
+        if not entry.alive:
+            self.waiting.append(live)
+
+    # Begin
+
+    def begin_waiting(self) -> None:
+        """Begin the runs that wait, in their order, as far as there is room."""
+        if not self.waiting or self._history.busy():
+            return
+        room = min(self._capacity.room(), self.workers.idle())
+        held: list[LiveRun] = []
+        while room and self.waiting:
+            live = self.waiting.popleft()
+            if live.dropped:
+                continue
+            if self._take_lock(live) and self._begin(live):
+                room -= 1
+            else:
+                held.append(live)
+        self.waiting.extendleft(reversed(held))
+
+    def _begin(self, live: LiveRun) -> bool:
+        """Hand a run to a worker; False where none fits."""
+        live.run.started = now()
+        self._history.mark_started(live.run)
+        if not self.workers.begin(live):
+            live.run.started = None
+            self._history.unmark_started(live.run)
+            self._release_lock(live)
+            return False
+        live.timeout = self._timers.after(live.task.policies.timeout, lambda: self._time_out(live))
+        live.entry.waiting.remove(live)
+        self._has_begun(live)
+        return True
+
+    def _has_begun(self, live: LiveRun) -> None:
+        live.began = monotonic()
+        live.entry.alive.add(live)
+        self.live[live.run.id] = live
+        self._capacity.started(live)
+        self._history.save(live.run)
+        if live.guest is None:
+            self._history.account(live.run.task, live.run.due)
+        self._reporter.run_started(live.task, live.run)
+
+    def _take_lock(self, live: LiveRun) -> bool:
+        """Take the lock that its task shares with others, if it has one and it is free."""
+        name = live.task.policies.lock
+        return name is None or self._locks.setdefault(name, live) is live
+
+    def _release_lock(self, live: LiveRun) -> None:
+        name = live.task.policies.lock
+        if name is not None and self._locks.get(name) is live:
+            del self._locks[name]
+
+    def fork_ahead(self) -> None:
+        """See to it that workers are there when they are needed."""
+        if self._closing:
+            return
+        wanted = min(len(self.waiting) + self._plan.starting_together(self._parallel), self._parallel)
+        if wanted:
+            fresh = sum(live.task.policies.fresh for live in self.waiting)
+            self.workers.provide(wanted, min(fresh, self._parallel))
+
+    def next_room(self) -> float | None:
+        """Seconds until a run that waits may begin because another one has become old."""
+        return self._capacity.next_room() if self.waiting else None
+
+    # End
+
+    def end(self, live: LiveRun, verdict: Outcome, reason: str) -> None:
+        """Ask a run to end, and see to it that it does."""
+        if live.verdict is None and live.guest is None:
+            self._reporter.run_is_ended(live.task, live.run, reason)
+            self.workers.terminate(live, verdict, reason)
+
+    def _time_out(self, live: LiveRun) -> None:
+        limit = live.task.policies.timeout
+        self.end(live, Outcome.TIMED_OUT, f"it took longer than its timeout of {limit:g} s")
+
+    def run_ended(self, live: LiveRun, ended: Ended) -> None:
+        """Record how a run ended, and what follows from it."""
+        run, entry = live.run, live.entry
+        run.ended, run.duration = now(), monotonic() - live.began
+        run.outcome = live.verdict or Outcome(ended.outcome)
+        run.reason = live.verdict_reason or ended.reason
+        run.traceback, run.cpu, run.peak_memory = ended.traceback, ended.cpu, ended.peak_memory or None
+        self._timers.cancel(live.timeout)
+        self.live.pop(run.id, None)
+        entry.alive.discard(live)
+        self._capacity.ended(live)
+        self._release_lock(live)
+        self._history.save(run)
+        self._judge(entry, run)
+        self._follow_up(entry, run)
+
+    def _judge(self, entry: Entry, run: Run) -> None:
+        """Keep count of failures, and say how it went."""
+        news = run.outcome is not entry.last_outcome and entry.last_outcome is not None
+        entry.failures = entry.failures + 1 if run.outcome and run.outcome.bad else 0
+        entry.last_outcome = run.outcome
+        self._reporter.run_ended(entry.task, run, news=news, failures=entry.failures)
+
+    def _follow_up(self, entry: Entry, run: Run) -> None:
+        """Let the next run of the task begin that waited for this one, or try again."""
+        if entry.waiting:
+            if not entry.alive and entry.waiting[0] not in self.waiting:
+                self.waiting.append(entry.waiting[0])
+        elif (delay := planner.retry_delay(entry.task, run)) is not None:
+            self.retry_after(entry, run, delay)
+
+    def retry_after(self, entry: Entry, run: Run, delay: float) -> None:
+        """Try a run again in so many seconds."""
+        if not self._closing and not entry.gone:
+            self._reporter.retrying(entry.task, run, delay)
+            entry.retry = self._timers.after(delay, lambda: self._retry(entry, run))
+
+    def _retry(self, entry: Entry, run: Run) -> None:
+        if not self._closing and not entry.gone:
+            self._plan.again(entry, run, Trigger.RETRY)
+
+    # All
+
+    def close(self) -> None:
+        """Begin nothing more; what runs goes on."""
+        self._closing = True
+        self.waiting.clear()
+        self.workers.dismiss_idle()
+
+    def end_all(self, reason: str) -> None:
+        for live in list(self.live.values()):
+            self.end(live, Outcome.CANCELLED, reason)
+
+    def kill_all(self, reason: str) -> None:
+        for live in list(self.live.values()):
+            self.workers.kill(live, Outcome.CANCELLED, reason)
+        self.workers.kill_all()
+
+    def is_empty(self) -> bool:
+        return not self.live and not self.waiting
+
+    # What runs say
+
+    def run_wrote(self, live: LiveRun, lines: list[Line]) -> None:
+        self._reporter.run_wrote(live.task, live.run, lines)
+
+    def run_hidden(self, live: LiveRun, size: int) -> None:
+        self._reporter.run_hidden(live.task, live.run, size)
+
+    def run_progressed(self, live: LiveRun, progress: Progress) -> None:
+        of = f" of {progress.total:g}" if progress.total is not None else ""
+        live.progress = f"{progress.done:g}{of} {progress.text}".strip()
+
+    def worker_wrote(self, text: str) -> None:
+        self._reporter.site_wrote(text)
+
+    # Guests: processes that run a task themselves
+
+    def guest_asks(self, guest: Guest, visit: Visit) -> None:
+        """A command wants to run a task itself: it gets a claim like any other run."""
+        entry = self._plan.entries.get(visit.task)
+        if entry is None:
+            guest.refuse("the daemon doesn't know this task; is the site's code newer than what it has loaded?")
+        elif self._closing:
+            guest.refuse("the daemon is about to stop")
+        else:
+            guest.live = self._plan.claim(entry, now(), at=now(), trigger=Trigger.MANUAL)
+            guest.live.guest = guest
+
+    def _decide_about_guest(self, live: LiveRun, guest: Guest, decision: planner.Decision) -> None:
+        """A person is told at once rather than made to wait."""
+        match decision:
+            case planner.Start() if self._take_lock(live):
+                live.run.started, live.run.pid, live.run.born = now(), guest.pid, birth(guest.pid)
+                self._history.mark_started(live.run)
+                self._has_begun(live)
+                guest.begin(live)
+            case planner.Start():
+                self._turn_away(live, guest, f"another task holds the lock {live.task.policies.lock!r}")
+            case planner.Skip(reason) | planner.Wait(reason):
+                self._turn_away(live, guest, reason)
+            case planner.Replace():
+                self._turn_away(live, guest, "the previous run is still going on")
+
+    def _turn_away(self, live: LiveRun, guest: Guest, reason: str) -> None:
+        self._plan.withdraw(live)
+        guest.refuse(reason)
