@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from urllib.parse import quote
 from .errors import HistoryError
 from .instants import from_micros, to_micros
 from .runs import Outcome, Run, Trigger
-from .state import why_unreadable
+from .state import give_to_owner, why_unreadable
 
 FILE = "history.sqlite3"
 VERSION = 1
@@ -62,11 +63,15 @@ CREATE INDEX runs_unfinished ON runs (id) WHERE outcome IS NULL;
 COLUMNS = tuple(field.name for field in fields(Run))
 INSTANTS = ("due", "started", "ended")
 TEXTS = ("reason", "traceback", "output")
+values_of = attrgetter(*COLUMNS)
+INSTANTS_AT = [COLUMNS.index(name) for name in INSTANTS]
+TEXTS_AT = [COLUMNS.index(name) for name in TEXTS]
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the history for writing, making or upgrading it; raises HistoryError or sqlite3.Error."""
     db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    give_to_owner(path)
     try:
         prepare(db, path)
     except BaseException:
@@ -79,6 +84,7 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
     """Set a writing connection up, and make or upgrade the tables."""
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("PRAGMA cache_size = -512")  # KiB; the default would grow to 2 MiB, and the daemon only appends
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise HistoryError(
@@ -166,13 +172,14 @@ class Archive:
 
 def row_from_run(run: Run) -> list[Any]:
     """The values of a run's columns, in the order of COLUMNS."""
-    values = {name: getattr(run, name) for name in COLUMNS}
-    for name in INSTANTS:
-        if values[name] is not None:
-            values[name] = to_micros(values[name])
-    for name in TEXTS:
-        values[name] = storable(values[name])
-    return list(values.values())
+    values = list(values_of(run))
+    for index in INSTANTS_AT:
+        if values[index] is not None:
+            values[index] = to_micros(values[index])
+    for index in TEXTS_AT:
+        if values[index]:
+            values[index] = storable(values[index])
+    return values
 
 
 def storable(text: str) -> str:

@@ -48,18 +48,10 @@ class Launch:
         return cls(**{**fields, "place": Place(**fields["place"])})
 
 
-def make_importable() -> None:
-    """Let a program that was started by its path import the package it belongs to.
-
-    Appended, so that a site's own linod comes first.
-    """
-    try:
-        import linod  # noqa: F401
-    except ImportError:
-        sys.path.append(str(PACKAGE.parent))
+# What systemd says to the daemon alone: a child that used it would speak in its name.
+PRIVATE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without what systemd says to the daemon alone: a child that used it would speak in its name."""
-    private = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
-    return {name: value for name, value in os.environ.items() if name not in private}
+    """The environment for a process of the site."""
+    return {name: value for name, value in os.environ.items() if name not in PRIVATE}

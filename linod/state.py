@@ -69,6 +69,7 @@ def make_state(directory: Path) -> Path:
 
 def share_with_group(state: Path, directory: Path) -> None:
     """Give a new state directory the site's group, and what is made in it as well."""
+    give_to_owner(state)
     group = directory.stat().st_gid
     if group != state.stat().st_gid:
         try:
@@ -76,6 +77,17 @@ def share_with_group(state: Path, directory: Path) -> None:
         except PermissionError:
             pass  # not a member of that group: then its members can't read here, and are told so
     state.chmod(0o2770)
+
+
+def give_to_owner(path: Path) -> None:
+    """Let a file that root has made in a state directory belong to whom the directory belongs.
+
+    Else the daemon of that user could not write it, after root has once typed a command.
+    """
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        # Never the target of a link, which whoever owns the directory may have laid there.
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def leave_pointer(directory: Path, state: Path) -> None:

@@ -133,6 +133,7 @@ def own_record(history: SqliteHistory, task: Task) -> Iterator[tuple[int, Record
         started=now,
     )
     history.save(run)
+    history.turn_finished()  # should we be killed, it is known that this run began
     yield run.id, OwnRecord(history, run)
 
 

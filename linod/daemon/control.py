@@ -16,6 +16,7 @@ from selectors import EVENT_READ, BaseSelector
 from typing import Protocol
 
 from ..errors import WireError
+from ..state import give_to_owner
 from ..wire import Begin, Ended, Progress, Refused, Visit, receive, send
 from .agenda import LiveRun
 
@@ -70,6 +71,7 @@ class Control:
                 os.unlink(path)
             self._socket.bind(path)
             os.chmod(path, 0o660)
+        give_to_owner(self._path)
         self._socket.listen(MOST_GUESTS)
         selector.register(self._socket, EVENT_READ, self._accept)
 

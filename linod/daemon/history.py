@@ -17,6 +17,7 @@ import os
 import sqlite3
 import struct
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from ..conf import Settings
 from ..errors import HistoryError
 from ..instants import MICROSECOND, from_micros, to_micros
 from ..runs import Outcome, Run
-from ..state import owner_name, user_name
+from ..state import give_to_owner, owner_name, user_name
 from ..task import Task
 from .clock import monotonic, now
 
@@ -38,6 +39,7 @@ MARK_SLOTS = 4096
 MOST_UNWRITTEN = MARK_SLOTS // 2  # runs begun but not written: with more, marks could overwrite each other
 MOST_KEPT = 20_000  # rows kept in memory while the file cannot be written
 PRUNE_EVERY = 600.0  # seconds
+GATHER = 0.01  # seconds between two transactions
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to write
 
 
@@ -92,6 +94,7 @@ class History(Protocol):
     def save(self, run: Run) -> None: ...
     def withdraw(self, run: Run) -> None: ...
     def account(self, task: str, due: datetime) -> None: ...
+    def turn_finished(self) -> None: ...
     def fileno(self) -> int: ...
     def answers(self) -> list[tuple[int, bool]]: ...
     def busy(self) -> bool: ...
@@ -202,7 +205,6 @@ class SqliteHistory:
             self._batch.runs[run.id] = row_from_run(run)
             self._batch.claims.append(run.id)
             self._batch.durable |= durable
-            self._lock.notify()
 
     def mark_started(self, run: Run) -> None:
         """Note that a run is being started, so that even SIGKILL cannot make us forget it."""
@@ -220,20 +222,23 @@ class SqliteHistory:
         """Write a run as it is now."""
         with self._lock:
             self._batch.runs[run.id] = row_from_run(run)
-            self._lock.notify()
 
     def withdraw(self, run: Run) -> None:
         """Take a claim back: the run was never started."""
         with self._lock:
             self._batch.runs.pop(run.id, None)
             self._batch.withdrawn.add(run.id)
-            self._lock.notify()
 
     def account(self, task: str, due: datetime) -> None:
         """Note that a due time was dealt with, so that it is not caught up later."""
         with self._lock:
             self._batch.accounted[task] = to_micros(due)
-            self._lock.notify()
+
+    def turn_finished(self) -> None:
+        """Have written what has gathered in one turn of the loop."""
+        if self._batch:
+            with self._lock:
+                self._lock.notify()
 
     def fileno(self) -> int:
         """Readable when there are answers."""
@@ -282,6 +287,8 @@ class SqliteHistory:
 
     def _next_batch(self) -> Batch | None:
         """Wait until there is something to write; None at the end."""
+        if self._batch:
+            time.sleep(GATHER)  # busy times: few large transactions leave more of the machine to the runs
         with self._lock:
             self._lock.wait_for(lambda: self._batch or self._closing)
             if not self._batch:
@@ -364,7 +371,6 @@ class SqliteHistory:
     def _put_statement(self, statement: str, values: tuple[Any, ...]) -> None:
         with self._lock:
             self._batch.statements.append((statement, values))
-            self._lock.notify()
 
 
 UPSERT = """
@@ -404,7 +410,8 @@ class Marks:
 
     def __init__(self, path: Path) -> None:
         size = MARK_SLOTS * 8
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660)
+        give_to_owner(path)
         try:
             os.posix_fallocate(fd, 0, size)  # a hole could not be filled on a full disk, and that is a SIGBUS
             self._map = mmap.mmap(fd, size)

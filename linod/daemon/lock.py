@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError, SiteLocked
 from ..linux import birth
-from ..state import owner_name, user_name
+from ..state import give_to_owner, owner_name, user_name
 from .clock import monotonic
 
 FILE = "lock"
@@ -45,12 +45,14 @@ def lock_site(state: Path) -> int:
 
 def open_lock(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660)
     except PermissionError:
         raise ConfigurationError(
             f"{path} belongs to {owner_name(path)} and cannot be opened by {user_name()}.",
             "Give the state directory and all that is in it to the user that runs linod.",
         ) from None
+    give_to_owner(path)
+    return fd
 
 
 def try_lock(fd: int) -> bool:

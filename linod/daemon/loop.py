@@ -87,6 +87,8 @@ class Daemon:
         self.running.begin_waiting()
         self.running.fork_ahead()
         self.see_whether_all_is_done()
+        self.history.turn_finished()
+        self.reporter.turn_finished()
         self.notifier.turn_finished()
 
     def wait(self) -> None:

@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ..runs import Outcome, Run
+from ..runs import Outcome, Run, Trigger
 from ..task import Task
 
 MOST_CAUGHT_UP = 100  # runs of one task after a downtime, where it wants all
@@ -44,11 +44,14 @@ class Skip:
 Decision = Start | Wait | Replace | Skip
 
 
-def decide(task: Task, *, alive: int, waiting: int) -> Decision:
+def decide(task: Task, *, alive: int, waiting: int, trigger: Trigger = Trigger.SCHEDULE) -> Decision:
     """Whether a run that is due begins, given how many runs of its task are alive and how many wait to begin."""
     if not alive and not waiting:
         return Start()
-    match task.policies.overlap:
+    overlap = task.policies.overlap
+    if trigger is Trigger.CATCH_UP and task.policies.catch_up == "all" and overlap != "allow":
+        overlap = "queue"  # they all fall due at the same moment, and all are wanted
+    match overlap:
         case "allow":
             return Start()
         case "queue" if waiting < MOST_QUEUED:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -39,6 +40,7 @@ class Sink(Protocol):
     """Where records go."""
 
     def write(self, record: Record) -> None: ...
+    def flush(self) -> None: ...
 
 
 @dataclass
@@ -175,6 +177,10 @@ class Reporter:
     def bug(self, text: str, traceback: str) -> None:
         self._say("bug", f"A fault of linod itself: {text}", logging.CRITICAL, detail=traceback)
 
+    def turn_finished(self) -> None:
+        """Let all that was said in one turn of the loop be read."""
+        self.sink.flush()
+
     def say(self, text: str, level: int = logging.INFO) -> None:
         self._say("message", text, level)
 
@@ -199,11 +205,12 @@ class TextSink:
     def write(self, record: Record) -> None:
         head, tail = self._head(record), "\x1b[0m\n" if self.colour else "\n"
         lines = [*record.text.rstrip("\n").split("\n"), *record.detail.splitlines()]
-        try:
+        with suppress(OSError, ValueError):  # the terminal is closed; the drain that follows needs no audience
             self.stream.write("".join(f"{head}{line}{tail}" for line in lines))
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
             self.stream.flush()
-        except (OSError, ValueError):
-            pass  # the terminal is closed; the drain that follows needs no audience
 
     def _head(self, record: Record) -> str:
         who = f"{record.task.label}: " if record.line and record.task else ""

@@ -6,6 +6,7 @@ decide -> begin_waiting -> (a worker runs it) -> run_ended -> follow_up
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
 from ..conf import Settings
 from ..linux import birth
@@ -50,7 +51,9 @@ class Running:
         entry = live.entry
         if live.run.trigger is Trigger.SCHEDULE:
             self._timers.cancel(entry.retry)  # a new due time is a new try
-        decision = planner.decide(live.task, alive=len(entry.alive), waiting=len(entry.waiting))
+        decision = planner.decide(
+            live.task, alive=len(entry.alive), waiting=len(entry.waiting), trigger=live.run.trigger
+        )
         if live.guest is not None:
             return self._decide_about_guest(live, live.guest, decision)
         match decision:
@@ -133,8 +136,9 @@ class Running:
             return
         wanted = min(len(self.waiting) + self._plan.starting_together(self._parallel), self._parallel)
         if wanted:
-            fresh = sum(live.task.policies.fresh for live in self.waiting)
-            self.workers.provide(wanted, min(fresh, self._parallel))
+            # Only of those that can begin next: thousands may wait, and this is asked in each turn.
+            fresh = sum(live.task.policies.fresh for live in islice(self.waiting, wanted))
+            self.workers.provide(wanted, fresh)
 
     def next_room(self) -> float | None:
         """Seconds until a run that waits may begin because another one has become old."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, NoReturn
 
-from ..launch import Place
+from ..launch import PRIVATE, Place
 from ..linux import die_with_parent, name_process
 from ..wire import VERSION, Fork, Forked, Loaded, NotForked, Ping, Pong, Tasks, receive_with_fds, send
 from . import worker
@@ -75,6 +75,8 @@ def calm_down() -> None:
     from django.db import connections
 
     worker.reset_signals()
+    for name in PRIVATE:
+        os.environ.pop(name, None)
     connections.close_all()
     name_process("linod-forkserve")
     sys.stdout.flush()

@@ -63,6 +63,7 @@ class Command(BaseCommand):
             return self.check_site(site)
         if options["run"]:
             return single.run_task(site, options["run"], make_state(Path(place.directory)))
+        self.mind_root()
         if options["reload"]:
             from ...command.reload import Watcher
 
@@ -70,6 +71,18 @@ class Command(BaseCommand):
         if self._called_from_command_line:
             start.become_daemon(site, place, once=options["once"])
         return start.run_in_child(site, place, once=options["once"])
+
+    def mind_root(self) -> None:
+        """A service never runs a site's code as root; a person is warned."""
+        if os.geteuid() != 0:
+            return
+        if is_service():
+            raise ConfigurationError(
+                "The tasks of a site are not run as root.",
+                "Say who shall run them: User= in a unit of systemd, user= in a program of supervisor.",
+            )
+        if sys.stderr.isatty():
+            self.stderr.write(self.style.WARNING("You are root, and so will be the tasks of this site."))
 
     def load(self) -> Site:
         """The site with its tasks; where its code is broken, the developer sees where."""
@@ -104,3 +117,9 @@ class Command(BaseCommand):
 def last_starts() -> dict[str, datetime]:
     with Archive(find_state(Path(os.getcwd()))) as archive:
         return archive.last_starts()
+
+
+def is_service() -> bool:
+    """Whether a service manager has started this process itself, rather than a person below one."""
+    by_systemd = os.getppid() == 1 and "INVOCATION_ID" in os.environ
+    return by_systemd or "NOTIFY_SOCKET" in os.environ or "SUPERVISOR_ENABLED" in os.environ
