@@ -114,7 +114,9 @@ class Declaration:
 
     def placed(self, *, zone: str, site: str) -> Declaration:
         """The declaration once its site is known: the zone for wall-clock times, the phase for intervals."""
-        schedule = self.task.schedule.placed(zone, f"{site}/{self.task.id}")
+        # A new name alone must not move a task's due times.
+        name = self.task.policies.renamed_from or self.task.id
+        schedule = self.task.schedule.placed(zone, f"{site}/{name}")
         return replace(self, task=replace(self.task, schedule=schedule))
 
 

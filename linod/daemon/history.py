@@ -170,8 +170,11 @@ class SqliteHistory:
             )
         columns = ", ".join(COLUMNS)
         past.unfinished = list(map(run_from_row, self._db.execute(f"SELECT {columns} FROM runs WHERE outcome IS NULL")))
-        last = f"SELECT {columns} FROM runs WHERE id IN (SELECT max(id) FROM runs WHERE {ATTEMPTED} GROUP BY task)"
-        past.last_runs = {run.task: run for run in map(run_from_row, self._db.execute(last))}
+        # A query for each task takes its last rows from the index; one for all would read the whole table.
+        last = f"SELECT {columns} FROM runs WHERE task = ? AND {ATTEMPTED} ORDER BY id DESC LIMIT 1"
+        for task in past.tasks:
+            if row := self._db.execute(last, (task,)).fetchone():
+                past.last_runs[task] = run_from_row(row)
         highest = "SELECT ifnull(max(id), 0), ifnull(max(lap), 0), max(due) FROM runs"
         past.last_id, past.lap, latest_due = self._db.execute(highest).fetchone()
         past.latest_due = None if latest_due is None else from_micros(latest_due)

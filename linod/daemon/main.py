@@ -12,6 +12,7 @@ from ..errors import LinodError
 from ..launch import Launch
 from ..linux import adopt_orphans, name_process
 from .history import SqliteHistory
+from .journal import JournalSink, reads_our_output
 from .lock import lock_site
 from .loop import Daemon
 from .notify import Notifier
@@ -22,10 +23,11 @@ LAST_WRITES = 30.0  # seconds that history gets to write what is left
 
 def main(argument: str) -> int:
     """Run the daemon. Returns its exit code."""
-    reporter = Reporter(standard_sink())
+    launch = Launch.from_argument(argument)
+    reporter = Reporter(JournalSink(launch.name) if reads_our_output() else standard_sink())
     notifier = Notifier()
     try:
-        return run(Launch.from_argument(argument), reporter, notifier)
+        return run(launch, reporter, notifier)
     except LinodError as error:
         reporter.say(str(error), 40)
         notifier.failed(str(error), 1)

@@ -171,7 +171,9 @@ class Plan:
     def withdraw(self, live: LiveRun) -> None:
         """Take a claim back; its due time is not accounted for."""
         self.drop(live)
-        self._history.withdraw(live.run)
+        # That a lost run is to be repeated is known from this claim alone, so it stays for the next daemon.
+        if live.run.trigger is not Trigger.RERUN:
+            self._history.withdraw(live.run)
 
     def drop(self, live: LiveRun) -> None:
         """Let go of a run that has not begun."""

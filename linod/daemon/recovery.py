@@ -42,11 +42,16 @@ class Recovery:
         rerun = set()
         pids = processes() if self._past.unfinished else []
         for run in self._past.unfinished:
+            entry = self._plan.entries.get(run.task)
             if not self._had_begun(run):
                 self._history.withdraw(run)  # its due time is still to be accounted for
+                if entry and run.trigger is Trigger.RERUN:
+                    self._plan.claim(
+                        entry, run.due, at=now(), trigger=Trigger.RERUN, attempt=run.attempt, dues=run.dues
+                    )
+                    rerun.add(run.task)
                 continue
             self._bury(run, pids)
-            entry = self._plan.entries.get(run.task)
             if entry and entry.task.policies.rerun_lost and run.trigger is not Trigger.RERUN:
                 self._plan.again(entry, run, Trigger.RERUN)
                 rerun.add(run.task)

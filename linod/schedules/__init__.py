@@ -15,7 +15,7 @@ from .adjusted import Jittered, Until
 from .base import Schedule, from_dict
 from .cron import Cron
 from .elapsed import ClockGrid, Interval
-from .grammar import Declaration, call_text, declare, from_job, registered_jobs
+from .grammar import Declaration, call_text, declare, from_job, take_registered_jobs
 from .local import WallClock
 
 __all__ = [
@@ -31,5 +31,5 @@ __all__ = [
     "declare",
     "from_dict",
     "from_job",
-    "registered_jobs",
+    "take_registered_jobs",
 ]

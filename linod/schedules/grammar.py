@@ -101,10 +101,17 @@ def call_text(job: Job) -> str:
     return f"{getattr(call, '__name__', repr(call))}({', '.join(arguments)})"
 
 
-def registered_jobs() -> list[Job]:
-    """The jobs that the site registered on the default scheduler of the `schedule` package, in that order."""
+def take_registered_jobs() -> list[Job]:
+    """The jobs that the site registered on the default scheduler of the `schedule` package, in that order.
+
+    They are taken away from there: a second look must not find them again.
+    """
     package = sys.modules.get("schedule")
-    return [] if package is None else list(package.get_jobs())
+    if package is None:
+        return []
+    jobs = list(package.get_jobs())
+    package.clear()
+    return jobs
 
 
 def _check_one_way(**ways: object) -> None:

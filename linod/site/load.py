@@ -17,6 +17,7 @@ from typing import Any
 from ..conf import Settings
 from ..errors import ConfigurationError
 from ..launch import Place
+from ..schedules import take_registered_jobs
 from ..state import site_name
 from ..task import Declaration, declarations, declare_job
 
@@ -91,17 +92,9 @@ def find_declarations() -> list[Declaration]:
     from django.utils.module_loading import autodiscover_modules
 
     autodiscover_modules("tasks")
-    if "schedule" in sys.modules:  # an application that never imported it has no jobs there
-        take_over_jobs()
-    return list(declarations)
-
-
-def take_over_jobs() -> None:
-    from schedule import default_scheduler
-
-    for job in list(default_scheduler.jobs):
+    for job in take_registered_jobs():
         declare_job(job)
-        default_scheduler.cancel_job(job)  # ours now: a second look must not declare it again
+    return list(declarations)
 
 
 def uses_linod(settings: Any) -> bool:
