@@ -1,10 +1,15 @@
-"""The demo site noi1e for tests: a copy of its data in a directory of the test's own, used through real processes."""
+"""The demo site noi1e for tests: its data in a directory of the test's own, used through real processes."""
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.support.site import PRIVATE
+from tests.support.site import Site as GeneratedSite
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "tests" / "projects" / "noi1e"
@@ -88,3 +93,35 @@ class Site:
     def ask(self, expression):
         """Evaluate an expression with the names of the site's models; return its value by way of JSON."""
         return json.loads(self.call("-c", ASK, expression))
+
+
+class ServedSite(GeneratedSite):
+    """A copy of the whole project with data of its own, on which daemons run.
+
+    In seconds: `every` replaces the intervals and times of day of all six tasks, `often` the shortest interval.
+    """
+
+    def __init__(self, path, every=None, often=None, **environment):
+        self.path = Path(path)
+        shutil.copytree(SITE, self.path, ignore=shutil.ignore_patterns("var", "log", ".linod", "local_settings.py"))
+        self.data = Site(self.path / "var", **environment)
+        self.data.var.mkdir()
+        inherited = {name: value for name, value in self.data.environment.items() if name not in PRIVATE}
+        self.environment = inherited | environment
+        if every is not None:
+            self.replace(r"dd\.schedule_\w+\(\w+=[^,]+", f"dd.schedule_often(every={every}")
+        if often is not None:
+            self.replace(r"every=10\b", f"every={often}")
+
+    def replace(self, pattern, text):
+        """Replace a regular expression in all modules of its apps."""
+        for source in self.path.glob("noi1e/*/*.py"):
+            source.write_text(re.sub(pattern, text, source.read_text()))
+
+    def use_mail_server(self, port):
+        self.data.use_mail_server(port)
+        self.environment |= {name: self.data.environment[name] for name in ("NOI1E_EMAIL_HOST", "NOI1E_EMAIL_PORT")}
+
+    def runs(self, task=None):
+        """The runs in history, the first one first. `task` is the name of one of the six."""
+        return super().runs(task and f"{TASKS[task]}.{task}")
