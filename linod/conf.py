@@ -19,7 +19,7 @@ class Settings:
 
     # How much happens at the same time
     max_parallel: int = max(4, 2 * (os.cpu_count() or 1))  # runs that are younger than slow_after
-    slow_after: float = 0.25  # an older run waits for something, and no longer keeps others from starting
+    slow_after: float = 0.05  # an older run waits for something, and no longer keeps others from starting
     max_running: int = 64  # all runs together, whatever their age
 
     # How long a worker lives

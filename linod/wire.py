@@ -190,6 +190,14 @@ _TYPES = {
 }
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
+# One for all packets of this process, which reads them in one thread: a new one of this size would come from the kernel
+# each time.
+_buffer = bytearray(LARGEST)
+_view = memoryview(_buffer)
+
+
 def pair() -> tuple[socket.socket, socket.socket]:
     """Two connected ends; neither outlives an exec unless it is told to."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -207,10 +215,10 @@ def send(end: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
 def receive(end: socket.socket) -> Message | None:
     """The next message; None at the end of the conversation. Raises BlockingIOError, or WireError on garbage."""
     try:
-        packet = end.recv(LARGEST)
+        size = end.recv_into(_buffer)
     except ConnectionError:
         return None
-    return decode(packet) if packet else None
+    return decode(bytes(_view[:size])) if size else None
 
 
 def receive_with_fds(end: socket.socket) -> tuple[Message | None, list[int]]:
@@ -226,7 +234,7 @@ def receive_with_fds(end: socket.socket) -> tuple[Message | None, list[int]]:
 
 
 def encode(message: Message) -> bytes:
-    packet = json.dumps([type(message).__name__, vars(message)], separators=(",", ":")).encode()
+    packet = _encode([type(message).__name__, vars(message)]).encode()
     if len(packet) > LARGEST:
         raise WireError(f"A {type(message).__name__} message of {len(packet):,} bytes is too large.")
     return packet
@@ -234,7 +242,7 @@ def encode(message: Message) -> bytes:
 
 def decode(packet: bytes) -> Message:
     try:
-        kind, fields = json.loads(packet)
+        kind, fields = _decode(packet.decode())
         message: Message = _KINDS[kind](**fields)
         for name, types in _TYPES[kind].items():
             if not isinstance(getattr(message, name), types):

@@ -13,6 +13,8 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+from django.db import connections
+
 from ..launch import Launch, Place
 from ..site import forkserver
 from ..site.load import Site, look_at
@@ -44,6 +46,8 @@ def look_here() -> Site:
 def become_daemon(site: Site, place: Place, *, once: bool) -> NoReturn:
     """Run the site's tasks in the place of this process."""
     state = make_state(Path(place.directory))
+    # Some drivers' sockets would survive the execution below: a connection that nobody closes.
+    connections.close_all()
     ours, theirs = pair()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -83,10 +83,10 @@ class Agenda:
             taken.append((due, entry))
         return taken
 
-    def take_claimed(self, until: datetime) -> list[LiveRun]:
-        """The runs that shall start by now."""
-        taken = []
-        while self._claimed and self._claimed[0][0] <= until:
+    def take_claimed(self, until: datetime, limit: int) -> list[LiveRun]:
+        """The runs that shall start by now, up to a number; the rest comes with the next call."""
+        taken: list[LiveRun] = []
+        while self._claimed and self._claimed[0][0] <= until and len(taken) < limit:
             taken.append(heapq.heappop(self._claimed)[2])
         return taken
 

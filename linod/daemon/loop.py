@@ -7,6 +7,7 @@ recovery.py.
 
 from __future__ import annotations
 
+import gc
 import selectors
 import signal
 from pathlib import Path
@@ -75,6 +76,8 @@ class Daemon:
         self.past = self.history.past()
         self.plan.resume(self.past)
         self.sites.start()
+        # A fork server that the command line gave us may have ended before we could hear of it.
+        self.workers.reap(self.sites.ended)
 
     def turn(self) -> None:
         """One pass: wait, take in what happened, start what is due."""
@@ -141,6 +144,8 @@ class Daemon:
                 self.past, self.plan, self.running, self.history, self.reporter, self.boot, once=self.launch.once
             ).account()
             self.reporter.site_loaded(len(tasks), self.plan.describe_next())
+            # The plan stays; no collection needs to look at it again.
+            gc.freeze()
         self.notifier.ready()
         self.notifier.status(f"{len(tasks)} tasks. {self.plan.describe_next()}")
 

@@ -21,6 +21,7 @@ from .reporter import Reporter, clock
 
 CLAIM_BEFORE = timedelta(seconds=1)  # a due time is claimed this long before, at the latest;
 CLAIM_WITHIN = timedelta(seconds=12)  # when the loop is awake anyway, so is what comes within this
+MOST_AT_ONCE = 50  # due times that are decided about in one turn
 TOGETHER = timedelta(seconds=1)  # runs that start within this want a worker each
 
 
@@ -110,11 +111,15 @@ class Plan:
 
     # Due times
 
-    def plan_next(self, entry: Entry) -> None:
-        """Put a task's next due time into the agenda."""
+    def plan_next(self, entry: Entry, after: datetime | None = None) -> None:
+        """Put a task's next due time into the agenda: the next one from now, or after the one that has just come."""
         if self.closed or entry.gone or not entry.task.policies.enabled:
             return
-        if due := planner.next_due(entry.task, accounted=entry.accounted, now=now()):
+        if after is not None:
+            due = entry.task.schedule.next(after)
+        else:
+            due = planner.next_due(entry.task, accounted=entry.accounted, now=now())
+        if due is not None:
             self._agenda.plan(due, entry)
 
     def claim_ahead(self) -> None:
@@ -140,15 +145,19 @@ class Plan:
         return self.claim(entry, run.due, at=now(), trigger=trigger, attempt=run.attempt + 1, dues=run.dues)
 
     def fallen_due(self) -> list[LiveRun]:
-        """The claimed runs whose instant has come, each once. The next due time of their tasks is planned."""
-        due = [live for live in self._agenda.take_claimed(now()) if live.confirmed and not live.decided]
+        """The claimed runs whose instant has come, each once. The next due time of their tasks is planned.
+
+        Not all of them where there are many: the first shall begin before the last is looked at.
+        """
+        instant = now()
+        due = [live for live in self._agenda.take_claimed(instant, MOST_AT_ONCE) if live.confirmed and not live.decided]
         for live in due:
             live.decided = True
             if live.entry.next is live:
                 live.entry.next = None
-                self._skip_overslept(live)
                 self._account(live.entry, live.run.due)
-                self.plan_next(live.entry)
+                self._skip_overslept(live, instant)
+                self.plan_next(live.entry, live.entry.accounted)
         return [live for live in due if not live.dropped]
 
     def take_answers(self) -> None:
@@ -203,9 +212,12 @@ class Plan:
         self._history.save(run)
         self._history.account(entry.task.id, run.due)
 
-    def _skip_overslept(self, live: LiveRun) -> None:
+    def _skip_overslept(self, live: LiveRun, instant: datetime) -> None:
         """Account for due times that went by after this one, because the daemon was stopped or the clock jumped."""
-        schedule, instant = live.task.schedule, now()
+        schedule = live.task.schedule
+        # Half a period, for a change of summer time makes some shorter.
+        if (instant - live.run.due).total_seconds() < schedule.period / 2:
+            return
         following = schedule.next(live.run.due)
         if following is not None and following <= instant and (last := schedule.previous(instant)):
             count = schedule.count(live.run.due, instant)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from ..runs import Outcome, Run
@@ -204,9 +205,13 @@ class TextSink:
 
     def write(self, record: Record) -> None:
         head, tail = self._head(record), "\x1b[0m\n" if self.colour else "\n"
-        lines = [*record.text.rstrip("\n").split("\n"), *record.detail.splitlines()]
-        with suppress(OSError, ValueError):  # the terminal is closed; the drain that follows needs no audience
-            self.stream.write("".join(f"{head}{line}{tail}" for line in lines))
+        text = record.text.rstrip("\n")
+        if "\n" in text or record.detail:
+            text = f"{tail}{head}".join([*text.split("\n"), *record.detail.splitlines()])
+        try:
+            self.stream.write(f"{head}{text}{tail}")
+        except (OSError, ValueError):
+            pass  # the terminal is closed; the drain that follows needs no audience
 
     def flush(self) -> None:
         with suppress(OSError, ValueError):
@@ -216,11 +221,17 @@ class TextSink:
         who = f"{record.task.label}: " if record.line and record.task else ""
         if self.under_systemd:
             return f"<{syslog_priority(record.level)}>{who}"
-        time = f"{self.now().astimezone():%H:%M:%S} "
+        time = f"{time_of_day(int(self.now().timestamp()))} "
         if not self.colour:
             return time + who
         code = next((code for level, code in self.COLOURS if record.level >= level), "")
         return f"\x1b[2m{time}\x1b[0m" + (f"\x1b[36m{who}\x1b[0m" if who else "") + (f"\x1b[{code}m" if code else "")
+
+
+@lru_cache(maxsize=1)
+def time_of_day(second: int) -> str:
+    """The time that the host's clock shows; thousands of lines may be written in one second."""
+    return f"{datetime.fromtimestamp(second):%H:%M:%S}"
 
 
 def standard_sink() -> Sink:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
@@ -54,10 +54,16 @@ class LocalSchedule(Schedule):
         return zone_named(self.zone)
 
     def _next(self, after: datetime) -> datetime:
-        return first_instant(self._later(latest_shown(after, self._wall)), self._wall)
+        return _next_of(self, after)
 
     def _previous(self, at: datetime) -> datetime:
         return first_instant(self._latest(latest_shown(at, self._wall)), self._wall)
+
+
+@lru_cache(maxsize=512)
+def _next_of(schedule: LocalSchedule, after: datetime) -> datetime:
+    """Kept for a while: many tasks are due at the same time of day, and all ask the same then."""
+    return first_instant(schedule._later(latest_shown(after, schedule._wall)), schedule._wall)
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class WallClock(LocalSchedule, kind="wall-clock"):
         object.__setattr__(self, "times", tuple(sorted(set(self.times))))
         object.__setattr__(self, "weekdays", tuple(sorted(set(self.weekdays))))
 
-    @property
+    @cached_property
     def period(self) -> float:
         moments = self._moments(0)
         following = [*moments[1:], moments[0] + timedelta(days=self._block_days)]

@@ -25,6 +25,7 @@ LONGEST_ADOPTION = 5.0  # seconds until the daemon is our parent
 PROGRESS_PAUSE = 0.2  # seconds between two progress messages
 KILLED_BEFORE_OTHERS = 200  # added to the score by which the kernel chooses whom to kill when memory is short
 CHANNEL, LOCK = 3, 4  # descriptors of a worker that was executed
+RUN_VARIABLES = ("LINOD_RUN", "LINOD_TASK")  # what a task, and all that it starts, find in their environment
 PAGE = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
@@ -59,10 +60,12 @@ class Worker:
             return Ended(run=begin.run, outcome=Outcome.FAILED, reason=f"The site declares no task {begin.task!r}.")
         self.run, self.last_progress = begin.run, 0.0
         name_process(declaration.task.label)
-        os.environ["LINOD_RUN"], os.environ["LINOD_TASK"] = str(begin.run), declaration.task.label
+        os.environ.update(zip(RUN_VARIABLES, (str(begin.run), declaration.task.label), strict=True))
         hygiene.meet_connections()
         result = self.caller.call(declaration.function)
         flush()
+        for name in RUN_VARIABLES:
+            os.environ.pop(name, None)
         retire = "it was terminated" if self.caller.terminated else self.surroundings.restore()
         name_process("linod-worker")
         return self.ended(begin, result, retire)

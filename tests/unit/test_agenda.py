@@ -56,8 +56,8 @@ def test_claimed_runs_start_at_their_instant() -> None:
     agenda.claimed(late)
     agenda.claimed(early)
     assert agenda.next_start() == early.at
-    assert agenda.take_claimed(NOON) == []
-    assert agenda.take_claimed(early.at) == [early]
+    assert agenda.take_claimed(NOON, 9) == []
+    assert agenda.take_claimed(early.at, 9) == [early]
     assert agenda.drop_claimed() == [late]
     assert agenda.next_start() is None
 
