@@ -56,6 +56,7 @@ class Entry:
     retry: Timer | None = None
     gone: bool = False  # declared no more
     last_outcome: Outcome | None = None
+    last_reason: str = ""
     failures: int = 0  # in a row
 
 

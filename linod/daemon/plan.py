@@ -82,7 +82,7 @@ class Plan:
         if past is None:
             self.plan_next(entry)
         elif last := past.last_runs.get(task.id):
-            entry.last_outcome = last.outcome
+            entry.last_outcome, entry.last_reason = last.outcome, last.reason
 
     def _known(self, task: Task, past: Past) -> Known | None:
         """What history knows of a task, also under its former name."""

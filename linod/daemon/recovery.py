@@ -72,7 +72,7 @@ class Recovery:
         entry = self._plan.entries.get(run.task)
         if entry is not None:
             entry.failures += 1
-            entry.last_outcome = Outcome.LOST
+            entry.last_outcome, entry.last_reason = Outcome.LOST, run.reason
             if run.trigger is not Trigger.MANUAL:
                 entry.accounted = max(entry.accounted or run.due, run.due)
                 self._history.account(run.task, run.due)

@@ -106,7 +106,10 @@ class Reporter:
         self._say("output", f"[{size:,} more bytes; history keeps the last part]", task=task, run=run)
 
     def run_ended(self, task: Task, run: Run, *, news: bool, failures: int) -> None:
-        """`news`: the outcome is another than last time; `failures`: how many runs in a row went wrong."""
+        """`news`: it went otherwise than last time; `failures`: how many runs in a row went wrong.
+
+        A failure that repeats itself is told in one line: the traceback was shown the first time, and history has it.
+        """
         said_start = run.id in self._said_start
         self._said_start.discard(run.id)
         if run.outcome is Outcome.SUCCEEDED:
@@ -118,7 +121,8 @@ class Reporter:
         level = logging.ERROR if run.outcome.bad else logging.WARNING
         times = f" ({failures} times in a row)" if failures > 1 else ""
         text = f"{task.label} {run.outcome.replace('_', ' ')} after {took(run)}: {run.reason}{times}"
-        self._say(str(run.outcome), text, level, task=task, run=run, detail=run.traceback)
+        detail = run.traceback if news or failures <= 1 else ""
+        self._say(str(run.outcome), text, level, task=task, run=run, detail=detail)
 
     def run_skipped(self, task: Task, run: Run) -> None:
         due = f"due at {clock(run.due)}" if run.dues == 1 else f"due {run.dues} times up to {clock(run.due)}"

@@ -174,9 +174,9 @@ class Running:
 
     def _judge(self, entry: Entry, run: Run) -> None:
         """Keep count of failures, and say how it went."""
-        news = run.outcome is not entry.last_outcome and entry.last_outcome is not None
+        news = entry.last_outcome is not None and (run.outcome, run.reason) != (entry.last_outcome, entry.last_reason)
         entry.failures = entry.failures + 1 if run.outcome and run.outcome.bad else 0
-        entry.last_outcome = run.outcome
+        entry.last_outcome, entry.last_reason = run.outcome, run.reason
         self._reporter.run_ended(entry.task, run, news=news, failures=entry.failures)
 
     def _follow_up(self, entry: Entry, run: Run) -> None:

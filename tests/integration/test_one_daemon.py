@@ -1,0 +1,102 @@
+"""One daemon a site, and none of its processes outlives it."""
+
+import os
+import signal
+
+import pytest
+
+from linod.linux import descendants
+from tests.support.site import Site, is_alive, until
+
+# It takes long, and has little to do with the version of Django.
+pytestmark = pytest.mark.slow
+
+
+LONG = """
+import linod, os, subprocess, time
+
+@linod.task(every=0.5)
+def quick():
+    pass
+
+@linod.task(every=0.5, timeout=100)
+def long():
+    open("began", "a").close()
+    time.sleep(60)
+"""
+
+
+def test_a_second_daemon_names_the_first_and_leaves(tmp_path):
+    site = Site(tmp_path, tasks=LONG)
+    with site.daemon() as first, site.daemon() as second:
+        site.wait_for_runs("quick")
+        # Either may have been the first; on a busy machine the one that was started later.
+        daemon, late = (first, second) if second.process.poll() is not None else (second, first)
+        assert late.wait() == 75
+        assert f"are being run already, by process {daemon.pid}." in late.output()
+        third = site.manage("linod")
+        assert third.returncode == 75
+        assert str(daemon.pid) in third.stdout + third.stderr
+        number = len(site.ended("quick"))
+        site.wait_for_runs("quick", number + 1)
+
+
+def test_a_daemon_that_dies_takes_all_its_processes_along(tmp_path):
+    site = Site(tmp_path, tasks=LONG)
+    with site.daemon() as daemon:
+        until((site.path / "began").exists)
+        site.wait_for_runs("quick")
+        below = descendants(daemon.pid)
+        assert len(below) >= 3
+        daemon.kill()
+        until(lambda: not any(map(is_alive, below)), timeout=1.5, what="the end of all processes")
+
+
+def test_a_successor_waits_for_the_last_worker(tmp_path):
+    site = Site(tmp_path, tasks=LONG)
+    with site.daemon() as daemon:
+        until((site.path / "began").exists)
+        with site.daemon() as waiting:
+            # It finds the lock taken, unless it is slower than our signal; both must work.
+            daemon.kill()
+            if "run already" in waiting.output():
+                assert waiting.wait() == 75
+        with site.daemon() as successor:
+            successor.wait_for("long, due at")
+            number = len(site.ended("quick"))
+            site.wait_for_runs("quick", number + 2)
+            assert successor.process.poll() is None
+
+
+def test_a_lock_file_with_rubbish_is_no_obstacle(tmp_path):
+    site = Site(tmp_path, tasks=LONG)
+    site.write(".linod/lock", "rubbish \x00 4711")
+    with site.daemon() as daemon:
+        site.wait_for_runs("quick")
+        assert (site.state / "lock").read_text().split()[0] == str(daemon.pid)
+
+
+def test_the_lock_survives_a_worker_that_outlives_its_daemon(tmp_path):
+    """A worker that unset its death signal keeps the site locked, so that its task is not run twice at a time."""
+    tasks = """
+    import ctypes, linod, os, time
+
+    @linod.task(every=0.5, timeout=100)
+    def clings():
+        ctypes.CDLL(None).prctl(1, 0)  # PR_SET_PDEATHSIG: none
+        open("pid", "w").write(str(os.getpid()))
+        time.sleep(60)
+    """
+    site = Site(tmp_path, tasks=tasks)
+    pid_file = site.path / "pid"
+    with site.daemon() as daemon:
+        pid = int(until(lambda: pid_file.exists() and pid_file.read_text()))
+        try:
+            daemon.kill()
+            with site.daemon() as successor:
+                assert successor.wait(30) == 75
+                assert "Workers of a daemon that has died still hold" in successor.output()
+        finally:
+            os.kill(pid, signal.SIGKILL)
+        with site.daemon() as successor:
+            successor.wait_for("clings, due at")
