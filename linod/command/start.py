@@ -16,7 +16,7 @@ from typing import NoReturn
 from django.db import connections
 
 from ..launch import Launch, Place
-from ..site import forkserver
+from ..site import forkserver, output
 from ..site.load import Site, look_at
 from ..state import make_state
 from ..wire import pair
@@ -49,8 +49,7 @@ def become_daemon(site: Site, place: Place, *, once: bool) -> NoReturn:
     # Some drivers' sockets would survive the execution below: a connection that nobody closes.
     connections.close_all()
     ours, theirs = pair()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    output.flush()
     pid = os.fork()
     if pid == 0:
         ours.close()

@@ -18,7 +18,7 @@ from ..launch import Launch
 from ..linux import boot_id
 from ..task import Task
 from ..wire import Loaded
-from .clock import Timers, WallClock
+from .clock import Timers, WallClock, monotonic
 from .control import Control
 from .forkserver import ForkServer, ForkServers
 from .history import History
@@ -30,6 +30,8 @@ from .running import Running
 from .signals import Signals
 from .workers import Workers
 
+# Seconds. Whoever stops a whole process group often signals its leader too: that is one wish, not two.
+ONE_WISH = 0.2
 ERRNO_INVALID = 22  # what systemd shows beside the status of a unit that cannot be configured
 
 
@@ -51,6 +53,7 @@ class Daemon:
         self.control = Control(Path(launch.state), self.selector, self.running)
         self.loaded_once = False
         self.draining = False
+        self.asked_at = 0.0
         self.killed_by = 0  # the signal that asked a second time
         self.in_trouble = False  # history cannot be written
         self.exit_code: int | None = None
@@ -96,7 +99,8 @@ class Daemon:
 
     def wait(self) -> None:
         """Sleep until something happens, and let it be handled. The only place where the daemon waits."""
-        self.wall_clock.wake_at(self.plan.next_instant())
+        instants = (self.plan.next_instant(), self.running.next_fork())
+        self.wall_clock.wake_at(min(filter(None, instants), default=None))
         for key, _events in self.selector.select(self.patience()):
             # An earlier event of the same turn may have closed this one's source.
             if self.selector.get_map().get(key.fd) is key:
@@ -191,11 +195,12 @@ class Daemon:
                 self.workers.reap(self.sites.ended)
             elif number == signal.SIGHUP and not self.launch.terminal:
                 self.sites.load()
-            elif self.draining:
-                self.kill_everything(number)
-            else:
+            elif not self.draining:
+                self.asked_at = monotonic()
                 self.reporter.draining(signal.Signals(number).name, len(self.running.live))
                 self.drain()
+            elif monotonic() - self.asked_at > ONE_WISH:
+                self.kill_everything(number)
 
     def drain(self) -> None:
         """Start nothing more; let what runs end."""

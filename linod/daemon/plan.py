@@ -267,6 +267,10 @@ class Plan:
         due, start = self._agenda.next_due_time(), self._agenda.next_start()
         return min(filter(None, (due and due - CLAIM_BEFORE, start)), default=None)
 
+    def next_start(self) -> datetime | None:
+        """When the next claimed run shall start."""
+        return self._agenda.next_start()
+
     def starting_together(self, limit: int) -> int:
         """How many workers the next start wants."""
         return self._agenda.starting_together(TOGETHER, limit)

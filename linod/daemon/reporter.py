@@ -218,7 +218,17 @@ class TextSink:
             pass  # the terminal is closed; the drain that follows needs no audience
 
     def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except (OSError, ValueError):
+            self._go_on_unseen()
+
+    def _go_on_unseen(self) -> None:
+        """The terminal is gone. What is still to be written goes nowhere, else Python would complain at its end."""
         with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.stream.fileno())
+            os.close(null)
             self.stream.flush()
 
     def _head(self, record: Record) -> str:

@@ -6,6 +6,7 @@ decide -> begin_waiting -> (a worker runs it) -> run_ended -> follow_up
 from __future__ import annotations
 
 from collections import deque
+from datetime import datetime, timedelta
 from itertools import islice
 
 from ..conf import Settings
@@ -21,6 +22,8 @@ from .output import Line
 from .plan import Plan
 from .reporter import Reporter
 from .workers import Workers
+
+FORK_BEFORE = timedelta(seconds=1)  # a worker is there this long before it is needed
 
 
 class Running:
@@ -134,11 +137,22 @@ class Running:
         """See to it that workers are there when they are needed."""
         if self._closing:
             return
-        wanted = min(len(self.waiting) + self._plan.starting_together(self._parallel), self._parallel)
+        start = self._plan.next_start()
+        soon = start is not None and start - now() <= FORK_BEFORE
+        wanted = len(self.waiting) + (self._plan.starting_together(self._parallel) if soon else 0)
+        wanted = min(wanted, self._parallel)
         if wanted:
             # Only of those that can begin next: thousands may wait, and this is asked in each turn.
             fresh = sum(live.task.policies.fresh for live in islice(self.waiting, wanted))
             self.workers.provide(wanted, fresh)
+
+    def next_fork(self) -> datetime | None:
+        """When a worker must be forked for the next start; None where one is there already."""
+        start = self._plan.next_start()
+        if start is None or self.workers.available() or self._closing:
+            return None
+        ahead = start - FORK_BEFORE
+        return ahead if ahead > now() else None
 
     def next_room(self) -> float | None:
         """Seconds until a run that waits may begin because another one has become old."""

@@ -63,9 +63,8 @@ class Worker:
     idle_since: float = 0.0
     idle_check: Timer | None = None
     deadline: Timer | None = None  # for its hello, or for its end
-    family: dict[int, int | None] = field(
-        default_factory=dict
-    )  # processes below it when it was ended, with their birth
+    # Processes that were below it when it was ended, with their birth.
+    family: dict[int, int | None] = field(default_factory=dict)
 
     def members(self) -> list[int]:
         """Its descendants that are alive, also those that have left its group."""
@@ -228,11 +227,13 @@ class Workers:
         """Signal a worker and its group. It is our child and not reaped yet, so its pid is its own."""
         if worker.pid is None:
             return
-        # The group comes with its session, which a worker that has just been forked has not made yet.
+        # Once only: a second TERM would interrupt the task while it cleans up after the first.
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(worker.pid, number)
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(worker.pid, number)
+            try:
+                os.killpg(worker.pid, number)
+            except ProcessLookupError:
+                # The group comes with its session, which a worker that has just been forked has not made yet.
+                os.kill(worker.pid, number)
         if number == signal.SIGTERM:  # one that is stopped could not take it
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(worker.pid, signal.SIGCONT)
@@ -336,7 +337,8 @@ class Workers:
 
     def renew(self, server: ForkServer) -> None:
         """From now on workers come from this fork server; those with old code leave, if need be after their run."""
-        self.server = server
+        self.server, self._stillborn = server, 0
+        self._timers.cancel(self._pause)  # what went wrong before was not this one's fault
         for worker in [w for w in self._idle if w.server is not self.server]:
             self._dismiss(worker, "its code is old")
 

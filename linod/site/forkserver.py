@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, NoReturn
@@ -17,7 +16,7 @@ from typing import Any, NoReturn
 from ..launch import PRIVATE, Place
 from ..linux import die_with_parent, name_process
 from ..wire import VERSION, Fork, Forked, Loaded, NotForked, Ping, Pong, Tasks, receive_with_fds, send
-from . import worker
+from . import output, worker
 from .load import Site
 
 BATCH = 60_000  # bytes of tasks in one message, about
@@ -79,8 +78,7 @@ def calm_down() -> None:
         os.environ.pop(name, None)
     connections.close_all()
     name_process("linod-forkserve")
-    sys.stdout.flush()
-    sys.stderr.flush()
+    output.flush()  # else each child would write it again
     # What is collected now is not copied by the first collection of each worker.
     gc.collect()
     gc.freeze()

@@ -49,9 +49,23 @@ def redirect(output: int) -> None:
     """Let everything that is written to the terminal go to this descriptor, by whomever it is written."""
     os.dup2(output, 1)
     os.dup2(output, 2)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams():
         if hasattr(stream, "reconfigure"):  # the site may have put something else in its place
             stream.reconfigure(line_buffering=True)
+
+
+def streams() -> list[Any]:
+    """Python's output streams: the site may have put others in the place of the first ones, which are used still."""
+    return [sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__]
+
+
+def flush() -> None:
+    """Let everything be written that Python still keeps."""
+    for stream in streams():
+        try:
+            stream.flush()
+        except Exception:
+            pass  # it may be closed, or be something else
 
 
 def catch_log_records() -> None:
@@ -76,7 +90,7 @@ def replacement(handler: logging.Handler) -> logging.Handler:
 
 
 def is_console(stream: Any) -> bool:
-    if stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+    if stream in streams():
         return True
     try:
         return stream.fileno() in (1, 2)

@@ -6,7 +6,6 @@ import faulthandler
 import os
 import signal
 import socket
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -63,7 +62,7 @@ class Worker:
         os.environ.update(zip(RUN_VARIABLES, (str(begin.run), declaration.task.label), strict=True))
         hygiene.meet_connections()
         result = self.caller.call(declaration.function)
-        flush()
+        output.flush()
         for name in RUN_VARIABLES:
             os.environ.pop(name, None)
         retire = "it was terminated" if self.caller.terminated else self.surroundings.restore()
@@ -134,7 +133,7 @@ def work(channel: socket.socket, site: Site) -> NoReturn:
     output.catch_log_records()
     name_process("linod-worker")
     Worker(channel, site).work()
-    flush()
+    output.flush()
     # Not sys.exit: what the site registered with atexit belongs to the process that loaded it.
     os._exit(0)
 
@@ -177,15 +176,7 @@ def offer_as_victim() -> None:
         pass  # not everywhere allowed, and only a preference
 
 
-def flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:
-            pass  # the task may have closed or replaced it
-
-
 def leave_with_traceback() -> NoReturn:
     traceback.print_exc()
-    flush()
+    output.flush()
     os._exit(1)

@@ -31,7 +31,7 @@ def test_prints_and_records_keep_their_order(tmp_path):
 log = logging.getLogger("app.mail")
 print("one")
 log.warning("two %s", 2)
-print("three", end="")
+print("three", flush=True)
 print("", file=sys.stderr)
 print("four")
 log.error("five")

@@ -82,7 +82,7 @@ class Command(BaseCommand):
                 "Say who shall run them: User= in a unit of systemd, user= in a program of supervisor.",
             )
         if sys.stderr.isatty():
-            self.stderr.write(self.style.WARNING("You are root, and so will be the tasks of this site."))
+            print("You are root, and so will be the tasks of this site.", file=sys.stderr)
 
     def load(self) -> Site:
         """The site with its tasks; where its code is broken, the developer sees where."""
