@@ -10,7 +10,9 @@ unexport PYTHONPATH PYTHONUNBUFFERED
 
 python = .venv/bin/python
 # The limit is for a test that hangs; none needs a fraction of it.
-pytest = -m pytest --timeout=600 --durations=5
+pytest = -m pytest --timeout=300 --durations=5
+# These mostly wait for something to fall due: three at a time keep two processors busy.
+together = $(pytest) --numprocesses=3 --dist=worksteal
 
 help:
 	@echo 'make demo           run six tasks of a demo site, with mail to a real server (DURATION=60, 0: until Ctrl-C)'
@@ -41,14 +43,14 @@ unit: .venv
 
 integration: .venv
 	$(say) 'integration tests with Django $(DJANGO)'
-	@$(python) $(pytest) tests/integration
+	@$(python) $(together) tests/integration
 
 # On the other versions of Django, all but what takes long and has little to do with Django.
 compatibility:
 	@for django in $$(tests/set-up djangos); do \
 	    tests/set-up .venvs/django-$$django test $$django || exit; \
 	    $(quiet_say) "integration tests with Django $$django"; \
-	    .venvs/django-$$django/bin/python $(pytest) -m 'not slow' tests/integration || exit; \
+	    .venvs/django-$$django/bin/python $(together) -m 'not slow' tests/integration || exit; \
 	done
 
 bench: .venv
