@@ -156,8 +156,8 @@ class Plan:
             if live.entry.next is live:
                 live.entry.next = None
                 self._account(live.entry, live.run.due)
-                self._skip_overslept(live, instant)
-                self.plan_next(live.entry, live.entry.accounted)
+                # Not after what is accounted for: that may lie ahead when the clock was set back.
+                self.plan_next(live.entry, self._skip_overslept(live, instant) or live.run.due)
         return [live for live in due if not live.dropped]
 
     def take_answers(self) -> None:
@@ -212,16 +212,21 @@ class Plan:
         self._history.save(run)
         self._history.account(entry.task.id, run.due)
 
-    def _skip_overslept(self, live: LiveRun, instant: datetime) -> None:
-        """Account for due times that went by after this one, because the daemon was stopped or the clock jumped."""
+    def _skip_overslept(self, live: LiveRun, instant: datetime) -> datetime | None:
+        """Account for due times that went by after this one, because the daemon was stopped or the clock jumped.
+
+        Returns the last of them.
+        """
         schedule = live.task.schedule
         # Half a period, for a change of summer time makes some shorter.
         if (instant - live.run.due).total_seconds() < schedule.period / 2:
-            return
+            return None
         following = schedule.next(live.run.due)
-        if following is not None and following <= instant and (last := schedule.previous(instant)):
-            count = schedule.count(live.run.due, instant)
-            self.skip_unclaimed(live.entry, last, count, "the daemon could not run then")
+        if following is None or following > instant or (last := schedule.previous(instant)) is None:
+            return None
+        count = schedule.count(live.run.due, instant)
+        self.skip_unclaimed(live.entry, last, count, "the daemon could not run then")
+        return last
 
     def _account(self, entry: Entry, due: datetime) -> None:
         entry.accounted = max(entry.accounted or due, due)
@@ -233,18 +238,16 @@ class Plan:
     # Changes of the whole
 
     def clock_was_set(self, moved: timedelta) -> None:
-        """Plan everything anew by the new time."""
-        if moved < timedelta():
-            self._lap += 1
+        """Plan anew by the new time. What a clock set forward has jumped over is simply due now."""
+        if moved > timedelta():
+            return
+        self._lap += 1
         self._agenda.drop_due_times()
         for live in self._agenda.drop_claimed():
-            if live.decided:
-                continue
-            if live.entry.next is live and live.at > now():
+            if live.entry.next is live:
                 self.withdraw(live)
-            else:
-                # Jumped over, or not bound to the clock, like a retry: it is to be run now.
-                live.at = min(live.at, now())
+            elif not live.decided:  # like a retry: it was not bound to the clock
+                live.at = now()
                 self._agenda.claimed(live)
         for entry in self.entries.values():
             if entry.next is None:
