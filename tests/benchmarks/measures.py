@@ -138,7 +138,8 @@ def dispatch(peer: Peer, tasks: int = 2000) -> Figures:
         "early": sum(instant < due for instant in at),
         "first_ms": 1000 * (at[0] - due) if at else None,
         "all_ms": 1000 * (at[-1] - due) if at else None,
-        "per_s": len(at) / (at[-1] - at[0]) if len(at) > 1 else None,
+        "per_s": len(at) / (at[-1] - due) if at else None,
+        "between_per_s": len(at) / (at[-1] - at[0]) if len(at) > 1 else None,
     }
 
 

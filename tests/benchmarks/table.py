@@ -51,11 +51,12 @@ ROWS = [
     Row(
         "dispatch",
         "per_s",
-        "2,000 tasks due at once: runs a second",
+        "2,000 tasks due at once: runs a second, from the due time to the last start",
         0,
         "> aps-process",
         lambda values: values["linod"] > values["aps-process"],
     ),
+    Row("dispatch", "between_per_s", "… from the first start to the last", 0),
     Row("dispatch", "first_ms", "… first start, ms", 1),
     Row("dispatch", "all_ms", "… last start, ms", 0),
     Row("dispatch", "started", "… started", 0, "2000", lambda values: values["linod"] == 2000),

@@ -152,8 +152,9 @@ def test_a_site_with_a_console_log_and_workers_of_its_own_works_without_forking(
     """
     with neighbourhood(tmp_path, tasks, "LINOD = {'fork_server': False}") as (site, daemon):
         assert site.wait_for_runs("tells", 2)[0].output == "heard"
-        assert site.wait_for_runs("hangs")[0].outcome == "timed_out"
-        os.kill(daemon.workers()[0], signal.SIGKILL)
+        until(lambda: any(run.outcome == "timed_out" for run in site.ended("hangs")))
+        idle = until(lambda: [pid for pid in daemon.workers() if name_of(pid) == "linod-worker"])
+        os.kill(idle[0], signal.SIGKILL)
         site.wait_for_runs("tells", len(site.ended("tells")) + 2)
 
 
@@ -184,5 +185,5 @@ for number in range(10_000):
     with site.daemon() as daemon:
         daemon.wait_for("10001 tasks", timeout=60)
         until(lambda: sum(run.outcome == "succeeded" for run in site.ended()) > 100)
-        assert {run.outcome for run in site.ended()} <= {"succeeded", "skipped"}
+        assert {run.outcome for run in site.ended()} == {"succeeded"}
         assert daemon.terminate() == 0

@@ -194,11 +194,11 @@ class Site:
         return [run for run in reversed(runs) if task is None or run.task in (task, f"app.tasks.{task}")]
 
     def ended(self, task=None):
-        """The runs that have an outcome."""
-        return [run for run in self.runs(task) if run.outcome is not None]
+        """The runs that have ended. A run that was skipped, as many are on a busy machine, has never begun."""
+        return [run for run in self.runs(task) if run.outcome not in (None, "skipped")]
 
     def wait_for_runs(self, task, number=1, timeout=PATIENCE):
-        """Wait until so many runs of a task have an outcome; returns all that have."""
+        """Wait until so many runs of a task have ended; returns all that have."""
         until(lambda: len(self.ended(task)) >= number, timeout, f"{number} runs of {task}")
         return self.ended(task)
 
