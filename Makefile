@@ -39,7 +39,7 @@ check: .venv
 
 unit: .venv
 	$(say) 'unit tests'
-	@$(python) $(pytest) tests/unit
+	@$(python) $(pytest) --numprocesses=2 tests/unit
 
 integration: .venv
 	$(say) 'integration tests with Django $(DJANGO)'

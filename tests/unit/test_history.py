@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -622,14 +623,20 @@ def outcome_of(function: Callable[[], object]) -> str:
 
 
 @pytest.fixture
-def public(tmp_path: Path) -> Iterator[Path]:
-    """The state directory, reachable for everybody."""
-    changed = [(path, path.stat().st_mode) for path in (tmp_path, *tmp_path.parents[:2]) if path.owner()]
-    for path, _ in changed:
-        path.chmod(0o755)
-    yield tmp_path
-    for path, mode in changed:
-        path.chmod(mode)
+def public() -> Iterator[Path]:
+    """A state directory that everybody can reach: those of pytest are for their owner only."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def public_history(public: Path) -> Iterator[SqliteHistory]:
+    """A history that has begun there."""
+    history = SqliteHistory(public, Settings())
+    history.past()
+    yield history
+    history.close(PATIENCE)
 
 
 def test_where_no_daemon_ran_yet_the_history_is_empty(tmp_path: Path) -> None:
@@ -661,13 +668,12 @@ def test_a_reader_sees_what_was_written_after_it_had_opened(history: SqliteHisto
         assert [run.id for run in archive.runs()] == [3, 1]
 
 
-def test_a_user_who_may_only_read_can_read_up_stopped_and_killed(
-    history: SqliteHistory, public: Path, tmp_path: Path
-) -> None:
+def test_a_user_who_may_only_read_can_read_up_stopped_and_killed(public_history: SqliteHistory, public: Path) -> None:
+    history = public_history
     history.save(run(1, started=NOON))
     history.claim(run(2), durable=False)
     answers(history, 1)
-    for file in tmp_path.iterdir():
+    for file in public.iterdir():
         file.chmod(0o644)
     assert as_nobody(lambda: read(public)) == "[1]", "up"
     assert history.close(PATIENCE)
@@ -689,15 +695,15 @@ def test_the_runs_can_be_filtered(history: SqliteHistory, tmp_path: Path) -> Non
         assert archive.last_starts() == {"app.odd": NOON, "app.even": NOON}
 
 
-def test_who_may_not_read_is_told_who_may(history: SqliteHistory, public: Path, tmp_path: Path) -> None:
-    assert history.close(PATIENCE)
-    (tmp_path / FILE).chmod(0)
+def test_who_may_not_read_is_told_who_may(public_history: SqliteHistory, public: Path) -> None:
+    assert public_history.close(PATIENCE)
+    (public / FILE).chmod(0)
     told = as_nobody(lambda: read(public))
-    assert told.startswith(f"HistoryError: The history cannot be read. {tmp_path / FILE} can be read by root, ")
-    (tmp_path / FILE).chmod(0o644)
-    tmp_path.chmod(0)
+    assert told.startswith(f"HistoryError: The history cannot be read. {public / FILE} can be read by root, ")
+    (public / FILE).chmod(0o644)
+    public.chmod(0)
     told = as_nobody(lambda: read(public))
-    tmp_path.chmod(0o755)
+    public.chmod(0o755)
     assert told.startswith("HistoryError: The history cannot be read.") and "can be read by root" in told
 
 

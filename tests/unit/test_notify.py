@@ -95,7 +95,7 @@ def test_the_watchdog_is_fed_by_turns_and_not_by_each(manager: Manager, monkeypa
     ("usec", "pid", "interval"),
     [
         ("30000000", None, 10.0),
-        ("30000000", str(os.getpid()), 10.0),
+        pytest.param("30000000", str(os.getpid()), 10.0, id="ours"),
         ("30000000", "1", 0.0),  # it watches another process
         ("0", None, 0.0),
         (None, None, 0.0),
