@@ -185,7 +185,7 @@ instants = st.one_of(
 naive_ends = st.datetimes(datetime(1970, 1, 3), datetime(9999, 12, 29))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(endless, instants)
 def test_previous_and_next_enclose_an_instant_and_nothing_lies_between(schedule: Schedule, at: datetime) -> None:
     schedule = schedule.placed("Europe/Brussels", "seed")
@@ -199,7 +199,7 @@ def test_previous_and_next_enclose_an_instant_and_nothing_lies_between(schedule:
     assert schedule.previous(after - timedelta(microseconds=1)) == before
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(endless, instants)
 def test_due_times_strictly_increase(schedule: Schedule, at: datetime) -> None:
     schedule = schedule.placed("America/New_York", "seed")
@@ -212,7 +212,7 @@ def test_due_times_strictly_increase(schedule: Schedule, at: datetime) -> None:
     assert all(earlier < later for earlier, later in pairwise(found))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.one_of(endless, st.builds(Until, endless, instants), st.builds(Until, endless, naive_ends)))
 def test_a_schedule_survives_json(schedule: Schedule) -> None:
     for each in (schedule, schedule.placed("Europe/Brussels", "seed")):
