@@ -11,8 +11,8 @@ unexport PYTHONPATH PYTHONUNBUFFERED
 python = .venv/bin/python
 # The limit is for a test that hangs; none needs a fraction of it.
 pytest = -m pytest --timeout=300 --durations=5
-# These mostly wait for something to fall due: three at a time keep two processors busy.
-together = $(pytest) --numprocesses=3 --dist=worksteal
+# These mostly wait for something to fall due.
+together = $(pytest) --numprocesses=2 --dist=worksteal
 
 help:
 	@echo 'make demo           run six tasks of a demo site, with mail to a real server (DURATION=60, 0: until Ctrl-C)'

@@ -134,7 +134,7 @@ def test_runs_leave_nothing_behind(site: Site, daemon: Daemon) -> None:
     begun = count(site, "outcome = 'succeeded'")
     work(site, daemon, MANY)
     daemon.wait_for(lambda: count(site, "outcome = 'succeeded'") >= begun + RUNS, timeout=PATIENCE)
-    assert not [pid for pid in descendants(daemon.pid) if state_of(pid) == "Z"]
+    until(lambda: not [pid for pid in descendants(daemon.pid) if state_of(pid) == "Z"], what="the burial of all")
     rest(site, daemon)
     assert descriptors(daemon.pid) == before
     assert private(daemon.pid) < memory + TOLERATED_KIB
