@@ -7,19 +7,34 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from ..errors import DeclarationError
-from .base import MICROSECOND, Schedule, draw, from_dict
+from ..instants import MICROSECOND
+from .base import Schedule, draw, from_dict
 from .zones import first_instant, zone_named
 
 
 @dataclass(frozen=True)
-class Jittered(Schedule, kind="jittered"):
+class Adjusted(Schedule):
+    """What all of them take over from the schedule that they change."""
+
+    base: Schedule
+
+    @property
+    def follows_the_wall(self) -> bool:
+        return self.base.follows_the_wall
+
+    @property
+    def period(self) -> float:
+        return self.base.period
+
+
+@dataclass(frozen=True)
+class Jittered(Adjusted, kind="jittered"):
     """Each due time of `base` moved later by a part of `seconds` that is drawn from the seed and that due time.
 
     A due time is never moved beyond the next one: where a change of summer time brings two of them closer together,
     the part is taken of the shorter distance.
     """
 
-    base: Schedule
     seconds: float
     seed: str | None = None
 
@@ -29,14 +44,6 @@ class Jittered(Schedule, kind="jittered"):
                 f"A jitter of {self.seconds} seconds doesn't fit a task that runs every {self.base.period:g} seconds.",
                 "Write a jitter longer than 0 and shorter than the time between two runs.",
             )
-
-    @property
-    def follows_the_wall(self) -> bool:
-        return self.base.follows_the_wall
-
-    @property
-    def period(self) -> float:
-        return self.base.period
 
     def placed(self, zone: str, seed: str) -> Self:
         return replace(self, base=self.base.placed(zone, seed), seed=self.seed or seed)
@@ -72,10 +79,9 @@ class Jittered(Schedule, kind="jittered"):
 
 
 @dataclass(frozen=True)
-class Until(Schedule, kind="until"):
+class Until(Adjusted, kind="until"):
     """The due times of `base` that are not later than `end`, an instant or a naive local time."""
 
-    base: Schedule
     end: datetime
     zone: str | None = None  # of a naive end; None: the site's
 
@@ -88,14 +94,6 @@ class Until(Schedule, kind="until"):
             )
         if self.end.tzinfo is not None:
             object.__setattr__(self, "end", self.end.astimezone(UTC))
-
-    @property
-    def follows_the_wall(self) -> bool:
-        return self.base.follows_the_wall
-
-    @property
-    def period(self) -> float:
-        return self.base.period
 
     def placed(self, zone: str, seed: str) -> Self:
         end = self.end if self.end.tzinfo is not None else first_instant(self.end, zone_named(self.zone or zone))

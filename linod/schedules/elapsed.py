@@ -9,7 +9,8 @@ from typing import Self
 from zoneinfo import ZoneInfo
 
 from ..errors import DeclarationError
-from .base import EPOCH, MICROSECOND, Schedule, draw, draw_index
+from ..instants import EPOCH, MICROSECOND
+from .base import Schedule, draw, draw_index
 from .zones import offset_change, utc_offset, zone_named
 
 SECOND = timedelta(seconds=1)

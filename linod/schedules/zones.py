@@ -8,7 +8,7 @@ from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from ..errors import DeclarationError
-from .base import MICROSECOND
+from ..instants import MICROSECOND
 
 
 def first_instant(local: datetime, zone: tzinfo) -> datetime:
