@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
@@ -22,7 +22,7 @@ from .runs import Outcome, Run, Trigger
 from .state import give_to_owner, why_unreadable
 
 FILE = "history.sqlite3"
-VERSION = 1
+VERSION = 2
 PATIENCE = 10.0  # seconds to wait for another connection's lock
 
 SCHEMA = """
@@ -60,6 +60,18 @@ CREATE INDEX runs_of_task ON runs (task, id);
 CREATE INDEX runs_unfinished ON runs (id) WHERE outcome IS NULL;
 """
 
+PAUSES = """
+CREATE TABLE pauses (
+    task TEXT PRIMARY KEY,            -- its id; empty: the whole site
+    since INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    by TEXT NOT NULL                  -- who has paused it
+);
+"""
+
+# What brings a history from each version to the next; the first one makes a new file.
+STEPS = (SCHEMA, PAUSES)
+
 COLUMNS = tuple(field.name for field in fields(Run))
 INSTANTS = ("due", "started", "ended")
 TEXTS = ("reason", "traceback", "output")
@@ -91,8 +103,9 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer linod (schema {version}, this one knows {VERSION}).",
             "Install that version again, or put the file aside to begin a new history.",
         )
-    if version == 0:
-        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+    if version < VERSION:
+        steps = "".join(STEPS[version:])
+        db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
@@ -104,12 +117,23 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     return db
 
 
+@dataclass(frozen=True, kw_only=True)
+class PauseRecord:
+    """Why a task, or the whole site where `task` is empty, is paused."""
+
+    task: str
+    since: datetime
+    reason: str
+    by: str
+
+
 class Archive:
     """The history of one site, read by a face. An empty one where no daemon has run yet."""
 
     def __init__(self, state: Path) -> None:
         self.path = state / FILE
         self._db: sqlite3.Connection | None = None
+        self._version = 0
         try:
             self.path.stat()
         except FileNotFoundError:
@@ -118,7 +142,8 @@ class Archive:
             raise HistoryError("The history cannot be read.", why_unreadable(self.path)) from None
         try:
             self._db = connect_read_only(self.path)
-            if not self._db.execute("PRAGMA user_version").fetchone()[0]:
+            self._version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if not self._version:
                 self._db = None  # its first daemon is making it at this moment
         except sqlite3.Error as error:
             if not os.access(self.path, os.R_OK):
@@ -141,6 +166,16 @@ class Archive:
         """What the daemon knows of each task, in the order of declaration, as the columns of the table."""
         rows = self._rows("SELECT id, task, since, accounted FROM tasks ORDER BY position")
         return [dict(zip(("id", "task", "since", "accounted"), row, strict=True)) for row in rows]
+
+    def pauses(self) -> dict[str, PauseRecord]:
+        """What is paused: by the task's id, or by an empty text for the whole site."""
+        if self._version < 2:
+            return {}
+        rows = self._rows("SELECT task, since, reason, by FROM pauses")
+        return {
+            task: PauseRecord(task=task, since=from_micros(since), reason=reason, by=by)
+            for task, since, reason, by in rows
+        }
 
     def runs(self, *, task: str | None = None, bad: bool = False, limit: int = 50) -> list[Run]:
         """The latest runs, the newest first; `bad` ones only, if wished. Claims that never began are left out."""

@@ -13,20 +13,12 @@ import os
 import stat
 from pathlib import Path
 
+from . import sites
 from .errors import HistoryError
+from .sites import is_same_file, linked_name
 
-SITES = Path("/etc/linod/sites")
-STATES = Path("/var/lib/linod")
 OWN = ".linod"
-
-
-def linked_name(directory: Path) -> str | None:
-    """The name under which a directory is a site of this host; None where it is not."""
-    try:
-        links = sorted(SITES.iterdir())
-    except OSError:
-        return None
-    return next((link.name for link in links if same_file(link, directory)), None)
+CONTROL = "control"  # the daemon's socket
 
 
 def site_name(directory: Path) -> str:
@@ -39,8 +31,15 @@ def find_state(directory: Path) -> Path:
     if given := os.environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(given)
     if name := linked_name(directory):
-        return STATES / name
+        return sites.STATES / name
     return directory / OWN
+
+
+def find_control(directory: Path) -> Path:
+    """Where the daemon of a site listens; nothing may be there."""
+    name = linked_name(directory)
+    runtime = sites.RUNTIMES / name if name else None
+    return (runtime if runtime and runtime.is_dir() else find_state(directory)) / CONTROL
 
 
 def make_state(directory: Path) -> Path:
@@ -93,7 +92,7 @@ def give_to_owner(path: Path) -> None:
 def leave_pointer(directory: Path, state: Path) -> None:
     """Let others find a state directory that only the environment named."""
     pointer = directory / OWN
-    if state in (pointer, STATES / (linked_name(directory) or "")) or same_file(pointer, state):
+    if state in (pointer, sites.STATES / (linked_name(directory) or "")) or is_same_file(pointer, state):
         return
     try:
         if pointer.is_symlink():
@@ -115,13 +114,6 @@ def why_unreadable(path: Path) -> str:
         info = place.stat()
     readers = "" if not info.st_mode & stat.S_IRGRP else f" and members of the group {group_name(info.st_gid)}"
     return f"{path} can be read by root, {owner_name(place)}{readers}, not by {user_name()}."
-
-
-def same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def user_name() -> str:

@@ -1,4 +1,4 @@
-"""The messages between daemon, fork server and worker.
+"""The messages between daemon, fork server and worker, and those of a face that asks the daemon for something.
 
 Each is one packet of JSON on a Unix socket that keeps packets apart, so there is nothing to frame and nothing to
 reassemble. Both ends say the version: the daemon may come from a Debian package and the site's end from a virtualenv.
@@ -158,6 +158,85 @@ class Refused:
     reason: str
 
 
+# a face -> daemon: each is answered with Done or Refused, before which a RunNow is told what its run does.
+# `by` is who asks, as it will be shown: a user's name.
+
+
+@dataclass(kw_only=True)
+class Ask:
+    """How do you do? Answered by Standing."""
+
+
+@dataclass(kw_only=True)
+class RunNow:
+    """Run a task now, and tell what it does: Begin, then Wrote and Progress, then Ended. Hanging up doesn't end it."""
+
+    task: str
+    by: str
+
+
+@dataclass(kw_only=True)
+class Pause:
+    """Plan no runs of a task, or of the whole site where no task is named. What runs goes on."""
+
+    task: str
+    reason: str
+    by: str
+
+
+@dataclass(kw_only=True)
+class Resume:
+    """Plan them again. What was due meanwhile is not caught up."""
+
+    task: str
+
+
+@dataclass(kw_only=True)
+class Cancel:
+    """End a run: TERM, and KILL after its grace."""
+
+    run: int
+    by: str
+
+
+@dataclass(kw_only=True)
+class Reload:
+    """Load the site anew. Answered when that is done or has failed."""
+
+
+# daemon -> face
+
+
+@dataclass(kw_only=True)
+class Standing:
+    """How the daemon does. Instants are microseconds since the epoch."""
+
+    pid: int
+    since: int
+    waiting_for: str  # why the site cannot be loaded, while that is so
+    draining: bool
+    tasks: int
+    running: list[dict[str, Any]]  # run, task, started, progress; the oldest first, and not all where there are many
+    alive: int  # how many run
+    workers: int
+    trouble: str  # why history cannot be written, while that is so
+
+
+@dataclass(kw_only=True)
+class Wrote:
+    """Some of what a run writes."""
+
+    run: int
+    text: str
+
+
+@dataclass(kw_only=True)
+class Done:
+    """What was asked for is done."""
+
+    text: str = ""  # what that was, where it is worth a sentence
+
+
 Message = (
     Fork
     | Ping
@@ -173,6 +252,15 @@ Message = (
     | Begin
     | Visit
     | Refused
+    | Ask
+    | RunNow
+    | Pause
+    | Resume
+    | Cancel
+    | Reload
+    | Standing
+    | Wrote
+    | Done
 )
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from linod import state
+from linod import sites
 from linod.daemon.lock import lock_site
 from linod.errors import EXIT_CONFIGURATION, EXIT_TRY_LATER, ConfigurationError, HistoryError, SiteLocked
 from linod.linux import birth
-from linod.state import find_state, linked_name, make_state, site_name, why_unreadable
+from linod.sites import linked_name
+from linod.state import find_state, make_state, site_name, user_name, why_unreadable
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -23,8 +24,8 @@ NOBODY = 65534
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A site's directory, on a host whose /etc and /var are below tmp_path."""
-    monkeypatch.setattr(state, "SITES", tmp_path / "etc")
-    monkeypatch.setattr(state, "STATES", tmp_path / "var")
+    monkeypatch.setattr(sites, "SITES", tmp_path / "etc")
+    monkeypatch.setattr(sites, "STATES", tmp_path / "var")
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     directory = tmp_path / "projects" / "myprj"
     directory.mkdir(parents=True)
@@ -32,8 +33,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def link(site: Path, name: str) -> None:
-    state.SITES.mkdir(exist_ok=True)
-    (state.SITES / name).symlink_to(site)
+    sites.SITES.mkdir(exist_ok=True)
+    (sites.SITES / name).symlink_to(site)
 
 
 # The state directory
@@ -222,7 +223,7 @@ def test_a_lock_file_of_another_user_is_told_in_words(tmp_path: Path) -> None:
         os.seteuid(NOBODY)
     reachable = os.access(tmp_path, os.X_OK, effective_ids=True)
     try:
-        with pytest.raises(ConfigurationError, match=f"lock .*cannot be opened by {state.user_name()}") as caught:
+        with pytest.raises(ConfigurationError, match=f"lock .*cannot be opened by {user_name()}") as caught:
             lock_site(tmp_path)
     finally:
         if os.getuid() == 0:
