@@ -30,7 +30,7 @@ class Settings:
 
     # Patience
     load_timeout: float = 120.0  # for the site to load
-    drain_timeout: float = 60.0  # for running tasks to end after a stop was asked for
+    drain_timeout: float = 50.0  # for running tasks to end after a stop was asked for
 
     # What is kept in history
     keep_runs: int = 1000  # of each task,
@@ -44,28 +44,42 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name in ("log_runs", "fork_server"):
-                continue
-            least = 1 if name in AT_LEAST_ONE else 0
-            if not least <= value <= LARGEST:  # written so that it refuses NaN as well
-                raise ConfigurationError(
-                    f"LINOD[{name!r}] = {value!r} is too {'large' if value > LARGEST else 'small'}.",
-                    f"Write a number from {least} to {LARGEST:,}.",
-                )
-        if self.log_runs not in ("changes", "all"):
-            raise ConfigurationError(f"LINOD['log_runs'] = {self.log_runs!r}.", "Write 'changes' or 'all'.")
+            check_value(name, value, f"LINOD[{name!r}]")
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> Settings:
         """Settings from a site's dictionary; raises ConfigurationError on an unknown name or a wrong type."""
-        known = {field.name: field for field in fields(cls)}
         for name, value in given.items():
-            if name not in known:
-                raise ConfigurationError(f"LINOD has no setting {name!r}.", f"It knows {', '.join(known)}.")
-            default = known[name].default
-            wanted = (int, float) if isinstance(default, float) else type(default)
-            if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
-                raise ConfigurationError(
-                    f"LINOD[{name!r}] = {value!r} is not {type(default).__name__}.", f"The default is {default!r}."
-                )
+            if name not in DEFAULTS:
+                raise ConfigurationError(f"LINOD has no setting {name!r}.", f"It knows {', '.join(DEFAULTS)}.")
+            check_type(name, value, f"LINOD[{name!r}]")
         return cls(**given)
+
+
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Settings)}
+
+
+def check(name: str, value: object, said: str) -> None:
+    """Raises ConfigurationError where a value cannot be that of a setting; `said` is how its author calls it."""
+    check_type(name, value, said)
+    check_value(name, value, said)
+
+
+def check_type(name: str, value: object, said: str) -> None:
+    default = DEFAULTS[name]
+    wanted = (int, float) if isinstance(default, float) else type(default)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
+        raise ConfigurationError(f"{said} = {value!r} is not {type(default).__name__}.", f"The default is {default!r}.")
+
+
+def check_value(name: str, value: Any, said: str) -> None:
+    if name == "log_runs":
+        if value not in ("changes", "all"):
+            raise ConfigurationError(f"{said} = {value!r}.", "Write 'changes' or 'all'.")
+    elif name != "fork_server":
+        least = 1 if name in AT_LEAST_ONE else 0
+        if not least <= value <= LARGEST:  # written so that it refuses NaN as well
+            raise ConfigurationError(
+                f"{said} = {value!r} is too {'large' if value > LARGEST else 'small'}.",
+                f"Write a number from {least} to {LARGEST:,}.",
+            )

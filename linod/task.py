@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from . import schedules
 from .errors import DeclarationError
+from .schedules.elapsed import LONGEST
 
 if TYPE_CHECKING:
     from schedule import Job
@@ -78,6 +79,9 @@ class Task:
     policies: Policies = field(default_factory=Policies)
     source: str = ""  # file:line of the function
     tags: tuple[str, ...] = ()
+    # Who decides, where the administrator overrides something of it:
+    overridden: tuple[str, ...] = ()  # what, and where: 'every: /etc/linod/myprj.toml:12'
+    declared: str = ""  # when it is due by its declaration, where that is overridden: 'Every 10 seconds'
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -88,6 +92,8 @@ class Task:
             "policies": asdict(self.policies),
             "source": self.source,
             "tags": list(self.tags),
+            "overridden": list(self.overridden),
+            "declared": self.declared,
         }
 
     @classmethod
@@ -100,6 +106,8 @@ class Task:
             policies=Policies(**data["policies"]),
             source=data["source"],
             tags=tuple(data["tags"]),
+            overridden=tuple(data.get("overridden", ())),  # history has tasks from before there were overrides
+            declared=data.get("declared", ""),
         )
 
 
@@ -321,7 +329,7 @@ def require_no_arguments(function: Callable[..., Any]) -> None:
 
 
 def require_seconds(name: str, value: object, *, above: float = -1) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and above < value < float("inf")
+    good = isinstance(value, int | float) and not isinstance(value, bool) and above < value <= LONGEST
     if not good or value < 0:  # type: ignore[operator]
         raise DeclarationError(f"{name}={value!r} is not a duration.", f"Write a number of seconds, as in {name}=60.")
 

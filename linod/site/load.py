@@ -10,6 +10,7 @@ import runpy
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from ..conf import Settings
 from ..errors import ConfigurationError
 from ..launch import Place
+from ..overrides import Overrides, apply, of_directory
 from ..schedules import take_registered_jobs
 from ..state import site_name
 from ..task import Declaration, declarations, declare_job
@@ -34,6 +36,7 @@ class Site:
     settings: Settings
     declarations: dict[str, Declaration]
     threads: tuple[str, ...] = ()  # running besides the main one: forking them is a risk
+    complaints: tuple[str, ...] = ()  # what the administrator overrides in vain
 
 
 def load(place: Place) -> Site:
@@ -47,8 +50,12 @@ def load(place: Place) -> Site:
         sys.path.insert(0, place.directory)
     import django
 
+    overrides = of_directory(Path(place.directory))
+    if overrides.use_linod is not None and not os.environ.get("LINOD_USE", "").strip():
+        os.environ["LINOD_USE"] = "yes" if overrides.use_linod else "no"
+    tell_lino()
     django.setup()
-    return look_at(place.directory)
+    return look_at(place.directory, overrides)
 
 
 def run_without_command(manage: str) -> None:
@@ -71,19 +78,21 @@ def run_without_command(manage: str) -> None:
         sys.argv = argv
 
 
-def look_at(directory: str) -> Site:
-    """What linod must know of a site whose Django is set up."""
+def look_at(directory: str, overrides: Overrides | None = None) -> Site:
+    """What linod must know of a site whose Django is set up; what is overridden of it is read unless it is given."""
     from django.conf import settings
 
+    overrides = overrides or of_directory(Path(directory))
     name, zone = site_name(Path(directory)), time_zone(settings)
-    found = {d.task.id: d.placed(zone=zone, site=name) for d in find_declarations()}
+    declared, complaints = apply(overrides, find_declarations())
     return Site(
         name=name,
         zone=zone,
-        uses_linod=uses_linod(settings),
-        settings=Settings.from_mapping(getattr(settings, "LINOD", {})),
-        declarations=found,
+        uses_linod=uses_linod(settings, overrides.use_linod),
+        settings=overrides.merged(getattr(settings, "LINOD", {})),
+        declarations={d.task.id: d.placed(zone=zone, site=name) for d in declared},
         threads=tuple(t.name for t in threading.enumerate() if t is not threading.main_thread()),
+        complaints=tuple(complaints),
     )
 
 
@@ -97,21 +106,40 @@ def find_declarations() -> list[Declaration]:
     return list(declarations)
 
 
-def uses_linod(settings: Any) -> bool:
-    """Whether the site wants its tasks run: the administrator's word in LINOD_USE, else the site's settings."""
-    word = os.environ.get("LINOD_USE", "").strip().lower()
-    if word:
-        if word not in WORDS:
-            raise ConfigurationError(
-                f"LINOD_USE={word!r} is neither yes nor no.", "Write LINOD_USE=yes or LINOD_USE=no."
-            )
-        return WORDS[word]
+def uses_linod(settings: Any, overridden: bool | None = None) -> bool:
+    """Whether the tasks of the site shall be run.
+
+    That is decided by the first who says something: LINOD_USE in the environment, `use_linod` in /etc/linod/SITE.toml
+    (here `overridden`), the site's settings.
+    """
+    if (word := word_in_environment()) is not None:
+        return word
+    if overridden is not None:
+        return overridden
     value = getattr(settings, "USE_LINOD", None)
     if value is None:
         value = lino_says(getattr(settings, "SITE", None))
     if not isinstance(value, bool):
         raise ConfigurationError(f"USE_LINOD = {value!r} is neither True nor False.", "Write USE_LINOD = True.")
     return value
+
+
+def word_in_environment() -> bool | None:
+    """What LINOD_USE says, if it says something."""
+    word = os.environ.get("LINOD_USE", "").strip().lower()
+    if word and word not in WORDS:
+        raise ConfigurationError(f"LINOD_USE={word!r} is neither yes nor no.", "Write LINOD_USE=yes or LINOD_USE=no.")
+    return WORDS[word] if word else None
+
+
+def tell_lino() -> None:
+    """Overrule the `use_linod` of an old Lino site before its models load: it registers its tasks only then."""
+    from django.conf import settings
+
+    word, lino_site = word_in_environment(), getattr(settings, "SITE", None)
+    if word is not None and lino_site is not None:
+        with suppress(Exception):  # newer ones have no such word
+            lino_site.use_linod = word
 
 
 def lino_says(lino_site: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +29,8 @@ def reason_of(error: BaseException) -> str:
     """One sentence: what, and where in the site's code."""
     if isinstance(error, LinodError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name == "django":
+        return f"{sys.executable} has no Django."
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
     frames = traceback.extract_tb(site_frames(error.__traceback__))
@@ -47,14 +51,15 @@ def site_frames(trace: TracebackType | None) -> TracebackType | None:
 
 
 def is_on_the_way(filename: str) -> bool:
-    import django
-
-    return filename.startswith((LINOD, "<frozen ", str(Path(django.__file__).parent))) or "/importlib/" in filename
+    django = sys.modules.get("django")  # which may be what is missing
+    places = [LINOD, "<frozen ", *([os.path.dirname(django.__file__)] if django and django.__file__ else [])]
+    return filename.startswith(tuple(places)) or "/importlib/" in filename
 
 
 def mends_itself(error: BaseException) -> bool:
     """Whether loading may succeed later without anybody changing the site, as when a database is down."""
+    if isinstance(error, SyntaxError | ImportError | ConfigurationError | DeclarationError):
+        return False
     from django.core.exceptions import ImproperlyConfigured
 
-    lasting = (SyntaxError, ImportError, ImproperlyConfigured, ConfigurationError, DeclarationError)
-    return not isinstance(error, lasting)
+    return not isinstance(error, ImproperlyConfigured)

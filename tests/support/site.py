@@ -129,6 +129,9 @@ class Site:
     Keyword arguments are environment variables of all its processes.
     """
 
+    host = None  # the Host of which it is a site, and its name there; set by Host.add
+    name = None
+
     def __init__(self, path, tasks="", settings="", **environment):
         self.path = Path(path)
         self.environment = {
@@ -158,12 +161,14 @@ class Site:
     @property
     def state(self):
         """The directory of its history and its lock."""
-        return Path(self.environment.get("STATE_DIRECTORY", self.path / ".linod"))
+        usual = self.path / ".linod" if self.host is None else self.host.var / self.name
+        return Path(self.environment.get("STATE_DIRECTORY", usual))
 
     # Processes
 
     def command(self, *arguments):
-        return [sys.executable, str(self.path / "manage.py"), *map(str, arguments)]
+        command = [sys.executable, str(self.path / "manage.py"), *map(str, arguments)]
+        return command if self.host is None else self.host.command(command)
 
     def daemon(self, *arguments, **environment):
         """Start `manage.py linod`. Use it in a `with` block, which kills it at the end if it is still there."""

@@ -5,6 +5,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -73,6 +74,7 @@ REFUSED = [
     ({"every": 10, "timeout": 0}, "timeout=0 is not a duration", "timeout=60"),
     ({"every": 10, "timeout": "1h"}, "timeout='1h' is not a duration", "timeout=60"),
     ({"every": 10, "timeout": float("inf")}, "timeout=inf is not a duration", "timeout=60"),
+    ({"every": 10, "timeout": 10**10}, "timeout=10000000000 is not a duration", "timeout=60"),
     ({"every": 10, "grace": -1}, "grace=-1 is not a duration", "grace=60"),
     ({"every": 10, "grace": float("nan")}, "grace=nan is not a duration", "grace=60"),
     ({"every": 10, "retry_delay": None}, "retry_delay=None is not a duration", "retry_delay=60"),
@@ -415,6 +417,21 @@ def test_a_task_comes_back_from_its_dictionary(keywords: dict[str, Any], when: d
         assert Task.from_dict(json.loads(json.dumps(each.as_dict()))) == each
     for name, value in keywords.items():
         assert getattr(placed.policies, name) == value
+
+
+def test_a_task_comes_back_from_a_dictionary_of_before_there_were_overrides() -> None:
+    task(every=10)(work)
+    [declaration] = declarations
+    plain = declaration.task.as_dict()
+    assert (plain.pop("overridden"), plain.pop("declared")) == ([], "")
+    assert Task.from_dict(json.loads(json.dumps(plain))) == declaration.task
+
+
+def test_what_is_overridden_comes_back_from_its_dictionary() -> None:
+    task(every=10)(work)
+    [declaration] = declarations
+    overridden = replace(declaration.task, overridden=("at: /etc/linod/myprj.toml:12",), declared="Every 10 seconds")
+    assert Task.from_dict(json.loads(json.dumps(overridden.as_dict()))) == overridden
 
 
 def test_a_task_cannot_be_changed() -> None:
