@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
@@ -22,7 +23,7 @@ from .runs import Outcome, Run, Trigger
 from .state import give_to_owner, why_unreadable
 
 FILE = "history.sqlite3"
-VERSION = 2
+VERSION = 3
 PATIENCE = 10.0  # seconds to wait for another connection's lock
 
 SCHEMA = """
@@ -69,12 +70,18 @@ CREATE TABLE pauses (
 );
 """
 
+# When a run went wrong, for "how many in the last day" on fifty sites: few rows, and no need to look at the others.
+WENT_WRONG = "outcome IN ('failed', 'timed_out', 'crashed', 'lost')"
+WHEN = "coalesce(ended, started, due)"
+FAILURES = f"CREATE INDEX runs_bad ON runs ({WHEN}, task) WHERE {WENT_WRONG};"
+
 # What brings a history from each version to the next; the first one makes a new file.
-STEPS = (SCHEMA, PAUSES)
+STEPS = (SCHEMA, PAUSES, FAILURES)
 
 COLUMNS = tuple(field.name for field in fields(Run))
 INSTANTS = ("due", "started", "ended")
 TEXTS = ("reason", "traceback", "output")
+HAPPENED = "(started IS NOT NULL OR outcome IS NOT NULL)"
 values_of = attrgetter(*COLUMNS)
 INSTANTS_AT = [COLUMNS.index(name) for name in INSTANTS]
 TEXTS_AT = [COLUMNS.index(name) for name in TEXTS]
@@ -113,6 +120,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     # Without its -wal file nobody writes, and a reader who may not write could not make one.
     immutable = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
     db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro{immutable}", uri=True, timeout=PATIENCE)
+    db.execute("PRAGMA trusted_schema = OFF")  # it may be another user's
     db.execute("SELECT count(*) FROM sqlite_schema")
     return db
 
@@ -127,6 +135,14 @@ class PauseRecord:
     by: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Streak:
+    """How many of a task's last runs went wrong, one after the other, and when the first of them did."""
+
+    count: int = 0
+    since: datetime | None = None
+
+
 class Archive:
     """The history of one site, read by a face. An empty one where no daemon has run yet."""
 
@@ -135,7 +151,9 @@ class Archive:
         self._db: sqlite3.Connection | None = None
         self._version = 0
         try:
-            self.path.stat()
+            # Root reads it as well, whatever the user of the site has put there: a pipe would keep it waiting for ever.
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                raise HistoryError(f"The history {self.path} is no file.", "Put it aside to begin a new one.")
         except FileNotFoundError:
             return
         except PermissionError:
@@ -177,30 +195,70 @@ class Archive:
             for task, since, reason, by in rows
         }
 
-    def runs(self, *, task: str | None = None, bad: bool = False, limit: int = 50) -> list[Run]:
+    def runs(
+        self, *, task: str | None = None, bad: bool = False, since: datetime | None = None, limit: int = 50
+    ) -> list[Run]:
         """The latest runs, the newest first; `bad` ones only, if wished. Claims that never began are left out."""
-        where, values = ["(started IS NOT NULL OR outcome IS NOT NULL)"], []
+        where, values = [HAPPENED], list[Any]()
         if task is not None:
             where.append("task = ?")
             values.append(task)
         if bad:
-            where.append("outcome IN ('failed', 'timed_out', 'crashed', 'lost')")
-        rows = self._rows(
-            f"SELECT {', '.join(COLUMNS)} FROM runs WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?",
-            [*values, limit],
-        )
-        return [run_from_row(row) for row in rows]
+            where.append(WENT_WRONG)
+        if since is not None:
+            where.append(f"{WHEN} >= ?")
+            values.append(to_micros(since))
+        return self._runs(f"WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?", [*values, limit])
+
+    def unfinished(self) -> list[Run]:
+        """The runs without an outcome: those that are going on, and claims that have not begun. The oldest first."""
+        return self._runs("WHERE outcome IS NULL ORDER BY id")
+
+    def last_run(self, task: str) -> Run | None:
+        """The latest run of a task that has begun."""
+        return next(iter(self._runs("WHERE task = ? AND started IS NOT NULL ORDER BY id DESC LIMIT 1", [task])), None)
+
+    def last_attempt(self, task: str) -> Run | None:
+        """The latest run of a task that was not skipped and is over."""
+        return next(iter(self._runs("WHERE task = ? AND outcome <> 'skipped' ORDER BY id DESC LIMIT 1", [task])), None)
+
+    def tasks_that_ran(self) -> list[str]:
+        """The ids of all tasks that have runs, also those that are declared no more."""
+        return [task for (task,) in self._rows("SELECT DISTINCT task FROM runs ORDER BY task")]
+
+    def failures_since(self, instant: datetime) -> dict[str, int]:
+        """How many runs of each task went wrong since an instant, by the tasks' ids."""
+        # The plus keeps SQLite from an index that has the tasks in order, and all runs with them.
+        statement = f"SELECT task, count(*) FROM runs WHERE {WENT_WRONG} AND {WHEN} >= ? GROUP BY +task"
+        return dict(self._rows(statement, [to_micros(instant)]))
+
+    def streak(self, task: str, limit: int = 10_000) -> Streak:
+        """How many of a task's last runs went wrong in a row; counting stops at a limit."""
+        attempts = "SELECT outcome, started, due FROM runs WHERE task = ? AND outcome <> 'skipped'"
+        count, since = 0, None
+        for outcome, started, due in self._rows(f"{attempts} ORDER BY id DESC LIMIT ?", [task, limit]):
+            if not Outcome(outcome).bad:
+                break
+            count, since = count + 1, started or due
+        return Streak(count=count, since=None if since is None else from_micros(since))
 
     def run(self, id: int) -> Run | None:
         """One run, whole."""
-        rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs WHERE id = ?", [id])
-        return next(map(run_from_row, rows), None)
+        return next(iter(self._runs("WHERE id = ?", [id])), None)
 
-    def _rows(self, statement: str, values: Sequence[Any] = ()) -> Iterable[Any]:
-        if self._db is None:
-            return []
+    def _runs(self, condition: str, values: Sequence[Any] = ()) -> list[Run]:
+        rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs {condition}", values)
         try:
-            return self._db.execute(statement, values).fetchall()
+            return list(map(run_from_row, rows))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise HistoryError(f"The history {self.path} holds what linod has not written: {error}.") from None
+
+    def _rows(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        if self._db is None:
+            return
+        try:
+            for row in self._db.execute(statement, values):  # noqa: UP028  # it would close a cursor of a closed file
+                yield row
         except sqlite3.Error as error:
             raise HistoryError(f"The history {self.path} cannot be read: {error}.") from None
 

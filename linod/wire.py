@@ -56,6 +56,8 @@ class Loaded:
     settings: dict[str, Any] = field(default_factory=dict)
     threads: list[str] = field(default_factory=list)  # running in the process that will be forked
     zone: str = "UTC"
+    complaints: list[str] = field(default_factory=list)  # what the administrator overrides in vain
+    mail: dict[str, Any] = field(default_factory=dict)  # how the site sends mail to its administrators
 
 
 @dataclass(kw_only=True)
@@ -158,8 +160,8 @@ class Refused:
     reason: str
 
 
-# a face -> daemon: each is answered with Done or Refused, before which a RunNow is told what its run does.
-# `by` is who asks, as it will be shown: a user's name.
+# a face -> daemon: each is answered with Done or Refused, but Ask with Standing, and RunNow as it says.
+# `by` is who asks, as it will be shown: a user's name. Where it is empty, it is the name of the user who has connected.
 
 
 @dataclass(kw_only=True)
@@ -169,9 +171,13 @@ class Ask:
 
 @dataclass(kw_only=True)
 class RunNow:
-    """Run a task now, and tell what it does: Begin, then Wrote and Progress, then Ended. Hanging up doesn't end it."""
+    """Run a task now, and tell what it does: Accepted, Begin, then Wrote and Progress, then Ended.
 
-    task: str
+    Refused instead of Accepted where it cannot be run; instead of Begin where it was withdrawn before it could begin.
+    Hanging up doesn't end it.
+    """
+
+    task: str  # its id, or the function's own name where that is unique; so in all that follows
     by: str
 
 
@@ -189,6 +195,7 @@ class Resume:
     """Plan them again. What was due meanwhile is not caught up."""
 
     task: str
+    by: str = ""
 
 
 @dataclass(kw_only=True)
@@ -205,6 +212,15 @@ class Reload:
 
 
 # daemon -> face
+
+
+@dataclass(kw_only=True)
+class Accepted:
+    """A task will be run now, under this number."""
+
+    run: int
+    task: str
+    waits_for: str = ""  # why it doesn't begin at once, where that is so
 
 
 @dataclass(kw_only=True)
@@ -258,6 +274,7 @@ Message = (
     | Resume
     | Cancel
     | Reload
+    | Accepted
     | Standing
     | Wrote
     | Done

@@ -6,7 +6,6 @@ this process takes the site's lock and writes history itself.
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import socket
@@ -18,26 +17,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from ..daemon.control import visit
+from ..caller import hear, say, visit
 from ..daemon.history import SqliteHistory
 from ..daemon.lock import lock_site
-from ..errors import EXIT_USAGE, LinodError, SiteLocked
+from ..errors import SiteLocked
 from ..linux import birth, boot_id
+from ..names import find_task
 from ..progress import listen
 from ..runs import Outcome, Run, Trigger
 from ..site.call import Result, TerminableCaller
 from ..site.load import Site
+from ..state import make_state
 from ..task import Declaration, Task
-from ..wire import Begin, Ended, Refused, Visit, receive, send
+from ..wire import Begin, Ended, Refused, Visit, send
 
 EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.TIMED_OUT: 124, Outcome.CANCELLED: 130}
 PATIENCE = 10.0  # seconds for the disk to take a record
-
-
-class UnknownTask(LinodError):
-    """No task of that name is declared."""
-
-    exit_code = EXIT_USAGE
 
 
 class Record(Protocol):
@@ -46,10 +41,10 @@ class Record(Protocol):
     def end(self, ended: Ended) -> None: ...
 
 
-def run_task(site: Site, name: str, state: Path) -> int:
-    """Run a task and say how it ended. Returns the exit code that tells."""
+def run_task(site: Site, name: str, directory: Path) -> int:
+    """Run a task of the site in a directory, and say how it ended. Returns the exit code that tells."""
     declaration = find(site, name)
-    with recorded(site, declaration.task, state) as (run, record):
+    with recorded(site, declaration.task, directory) as (run, record):
         os.environ["LINOD_RUN"], os.environ["LINOD_TASK"] = str(run), declaration.task.label
         began = time.monotonic()
         listen(show_progress if sys.stderr.isatty() else None)
@@ -62,24 +57,15 @@ def run_task(site: Site, name: str, state: Path) -> int:
 
 def find(site: Site, name: str) -> Declaration:
     """The task of that id, or of that function name where it is unique."""
-    if name in site.declarations:
-        return site.declarations[name]
-    found = [declaration for declaration in site.declarations.values() if declaration.task.label == name]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        ids = ", ".join(declaration.task.id for declaration in found)
-        raise UnknownTask(f"There are {len(found)} tasks called {name!r}.", f"Say which: {ids}.")
-    names = sorted({d.task.label for d in site.declarations.values()} | set(site.declarations))
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean {close[0]}?" if close else "See --list for those there are."
-    raise UnknownTask(f"This site has no task {name!r}.", hint)
+    labels = {id: declaration.task.label for id, declaration in site.declarations.items()}
+    return site.declarations[find_task(name, labels, hint="See --list for those there are.")]
 
 
 @contextmanager
-def recorded(site: Site, task: Task, state: Path) -> Iterator[tuple[int, Record]]:
+def recorded(site: Site, task: Task, directory: Path) -> Iterator[tuple[int, Record]]:
     """The run's number, and who keeps its record: the daemon if there is one, else this process."""
-    channel = visit(state)
+    state = make_state(directory)
+    channel = visit(directory)
     if channel is not None:
         with channel:
             yield ask(channel, task), ToldDaemon(channel)
@@ -95,13 +81,13 @@ def recorded(site: Site, task: Task, state: Path) -> Iterator[tuple[int, Record]
 
 def ask(channel: socket.socket, task: Task) -> int:
     """Ask the daemon for leave to run a task. Returns the run's number; raises SiteLocked if it refuses."""
-    send(channel, Visit(task=task.id, pid=os.getpid()))
-    match receive(channel):
+    say(channel, Visit(task=task.id, pid=os.getpid()))
+    match hear(channel):
         case Begin(run=run):
             return run
         case Refused(reason=reason):
             raise SiteLocked(f"{task.label} cannot be run now: {reason}.", "Try again later.")
-    raise SiteLocked("The daemon of this site does not let us in.", "Run this as its user, or as root.")
+    raise SiteLocked("The daemon of this site has not understood us.", "Has it another version of linod?")
 
 
 class ToldDaemon:

@@ -14,7 +14,7 @@ from ..task import Task
 from .clock import Timer, monotonic
 
 if TYPE_CHECKING:
-    from .control import Guest
+    from .control import Caller
     from .workers import Worker
 
 
@@ -29,7 +29,8 @@ class LiveRun:
     decided: bool = False  # it has fallen due
     dropped: bool = False  # it will not begin; who still holds it lets go of it
     worker: Worker | None = None
-    guest: Guest | None = None  # the process that runs it itself
+    guest: Caller | None = None  # the process that runs it itself
+    asker: Caller | None = None  # who has asked for it, and hears what it does
     began: float = 0.0  # monotonic
     young: bool = False  # counts against max_parallel
     verdict: Outcome | None = None  # why we are ending it
@@ -41,6 +42,13 @@ class LiveRun:
     def task(self) -> Task:
         return self.entry.task
 
+    def let_down(self, reason: str) -> None:
+        """Tell whoever waits for it that it will not begin."""
+        for caller in filter(None, (self.guest, self.asker)):
+            caller.runs = caller.hears = None
+            caller.refuse(reason)
+        self.asker = None
+
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Entry:
@@ -50,6 +58,7 @@ class Entry:
     position: int
     since: datetime  # known, enabled and with this very schedule since then
     accounted: datetime | None  # the latest due time that was started or skipped
+    due: datetime | None = None  # its next due time in the agenda
     next: LiveRun | None = None  # the claimed run of its next due time
     waiting: deque[LiveRun] = field(default_factory=deque)  # due, but something keeps them from starting
     alive: set[LiveRun] = field(default_factory=set)
@@ -61,7 +70,11 @@ class Entry:
 
 
 class Agenda:
-    """Instants with what happens then, the earliest first. What is no longer wanted is dropped when its turn comes."""
+    """Instants with what happens then, the earliest first.
+
+    What is no longer wanted is dropped when its turn comes: a due time that is not its task's `due` any more, and a run
+    that is decided about.
+    """
 
     def __init__(self) -> None:
         self._due_times: list[tuple[datetime, int, Entry]] = []
@@ -70,7 +83,9 @@ class Agenda:
 
     def plan(self, due: datetime, entry: Entry) -> None:
         """A task's next due time, to be claimed some time before."""
-        heapq.heappush(self._due_times, (due, next(self._order), entry))
+        if entry.due != due:
+            entry.due = due
+            heapq.heappush(self._due_times, (due, next(self._order), entry))
 
     def claimed(self, live: LiveRun) -> None:
         """A claimed run, to be started at its instant."""
@@ -79,9 +94,10 @@ class Agenda:
     def take_due_times(self, until: datetime) -> list[tuple[datetime, Entry]]:
         """The due times up to an instant, to be claimed now."""
         taken = []
-        while self._due_times and self._due_times[0][0] <= until:
-            due, _order, entry = heapq.heappop(self._due_times)
-            taken.append((due, entry))
+        while (coming := self.next_due()) and coming[0] <= until:
+            heapq.heappop(self._due_times)
+            coming[1].due = None
+            taken.append(coming)
         return taken
 
     def take_claimed(self, until: datetime, limit: int) -> list[LiveRun]:
@@ -99,14 +115,38 @@ class Agenda:
         # In a heap the earliest are in front, though not quite in their order.
         return min(limit, sum(at <= until for at, _order, _live in self._claimed[: 4 * limit]))
 
+    def next_due(self) -> tuple[datetime, Entry] | None:
+        """The next due time that is not claimed yet."""
+        while self._due_times:
+            due, _order, entry = self._due_times[0]
+            if entry.due == due:
+                return due, entry
+            heapq.heappop(self._due_times)
+        return None
+
     def next_due_time(self) -> datetime | None:
-        return self._due_times[0][0] if self._due_times else None
+        return coming[0] if (coming := self.next_due()) else None
+
+    def next_claimed(self) -> LiveRun | None:
+        """The claimed run that starts next."""
+        while self._claimed:
+            live = self._claimed[0][2]
+            if not live.decided:
+                return live
+            heapq.heappop(self._claimed)
+        return None
 
     def next_start(self) -> datetime | None:
-        return self._claimed[0][0] if self._claimed else None
+        return live.at if (live := self.next_claimed()) else None
+
+    def all_claimed(self) -> list[LiveRun]:
+        """All claimed runs that wait for their instant, in no order."""
+        return [live for _at, _order, live in self._claimed if not live.decided]
 
     def drop_due_times(self) -> None:
         """Forget all due times that are not claimed yet."""
+        for _due, _order, entry in self._due_times:
+            entry.due = None
         self._due_times.clear()
 
     def drop_claimed(self) -> list[LiveRun]:

@@ -1,155 +1,295 @@
-"""The control socket: how a command that is typed beside the daemon reaches it.
+"""The control socket: how the commands that people type reach the daemon.
 
-Only root and the user of the daemon are heard. Who sends garbage is hung up on.
+Only root and the user of the daemon are heard. Who sends garbage is hung up on; who is silent makes room for others;
+who reads slowly misses some of what a run writes, but nobody is waited for.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from selectors import EVENT_READ, BaseSelector
+from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 from typing import Protocol
 
+from ..caller import daemon_of, name_of, set_patience, short_path, who_may_ask
 from ..errors import WireError
-from ..state import give_to_owner
-from ..wire import Begin, Ended, Progress, Refused, Visit, receive, send
+from ..runs import Run
+from ..state import CONTROL, give_to_owner
+from ..wire import (
+    Ask,
+    Cancel,
+    Ended,
+    Message,
+    Pause,
+    Progress,
+    Refused,
+    Reload,
+    Resume,
+    RunNow,
+    Visit,
+    Wrote,
+    encode,
+    receive,
+    send,
+)
 from .agenda import LiveRun
+from .clock import monotonic
 
-FILE = "control"
-MOST_GUESTS = 16
-GONE = "the command that ran it and the daemon lost sight of each other"
+MOST_CALLERS = 64
+MOST_BUSY = 48  # of those; the other places are always free for a short question
+BACKLOG = 64
+MOST_QUEUED = 1 << 18  # bytes of what runs write that are kept for a caller who doesn't read them
+CHUNK = 8192  # characters of one message, each of which may need twelve bytes
+LAST_WORDS = 1.0  # seconds at the end of the daemon for callers to take what they must know
+
+Request = Ask | RunNow | Pause | Resume | Cancel | Reload
 
 
-class Listener(Protocol):
-    """Who decides what a guest may do."""
+class Desk(Protocol):
+    """Who answers what faces ask for."""
 
-    def guest_asks(self, guest: Guest, visit: Visit) -> None: ...
+    def take(self, caller: Caller, request: Request) -> None: ...
+
+
+class Host(Protocol):
+    """Who decides what guests may do: processes that run a task themselves."""
+
+    def guest_asks(self, guest: Caller, visit: Visit) -> None: ...
+    def guest_left(self, live: LiveRun) -> None: ...
     def run_ended(self, live: LiveRun, ended: Ended) -> None: ...
     def run_progressed(self, live: LiveRun, progress: Progress) -> None: ...
 
 
-@dataclass(eq=False, kw_only=True)
-class Guest:
-    """A process that runs a task itself."""
+class Caller:
+    """Somebody who has connected."""
 
-    channel: socket.socket
-    pid: int = 0
-    live: LiveRun | None = None
+    def __init__(self, channel: socket.socket, selector: BaseSelector, callback: Callable[[Caller], None]) -> None:
+        channel.setblocking(False)
+        self.channel = channel
+        self.uid = daemon_of(channel)[1]
+        self.pid = 0  # of a guest
+        self.runs: LiveRun | None = None  # what it runs itself, as a guest
+        self.hears: LiveRun | None = None  # the run that it has asked for
+        self.owed = 0  # answers that it will get later
+        self._selector, self._callback = selector, lambda: callback(self)
+        self._queue: deque[tuple[bytes, bool]] = deque()  # packets, and whether the caller must get them
+        self._queued = self._missed = 0  # bytes in there; lines that were left out
+        selector.register(channel, EVENT_READ, self._callback)
 
-    def begin(self, live: LiveRun) -> bool:
-        """Let it begin; False if it is gone."""
-        return self._send(Begin(run=live.run.id, task=live.task.id))
+    @property
+    def name(self) -> str:
+        return name_of(self.uid)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it waits for something: then it is not sent away to make room."""
+        return bool(self.runs or self.hears or self.owed)
+
+    @property
+    def behind(self) -> bool:
+        """Whether it has not taken yet what it was told. It is not heard before it has."""
+        return bool(self._queue)
+
+    # What it is told
+
+    def tell(self, message: Message, *, must: bool = True) -> None:
+        """Send a message now, or as soon as it has room for it."""
+        packet = encode(message)
+        if self.channel.fileno() < 0 or (not self._queue and self._send(packet)):
+            return
+        self._queue.append((packet, must))
+        self._queued += len(packet)
+        if len(self._queue) == 1:
+            # Until it reads, it is not heard: it could have us keep answers without end.
+            self._selector.modify(self.channel, EVENT_WRITE, self._callback)
 
     def refuse(self, reason: str) -> None:
-        self.live = None
-        self._send(Refused(reason=reason))
+        """Tell it why not."""
+        self.tell(Refused(reason=reason))
 
-    def _send(self, message: Begin | Refused) -> bool:
+    def run_wrote(self, run: int, text: str) -> None:
+        """Some whole lines."""
+        if self._queued > MOST_QUEUED:
+            self._missed += text.count("\n")
+            return
+        self._tell_missed(run)
+        for start in range(0, len(text), CHUNK):
+            self.tell(Wrote(run=run, text=text[start : start + CHUNK]), must=False)
+
+    def run_progressed(self, progress: Progress) -> None:
+        if not self._queue:  # only the latest is of interest
+            self.tell(progress, must=False)
+
+    def run_ended(self, run: Run) -> None:
+        """The last that it hears of a run."""
+        self.hears = None
+        self._tell_missed(run.id)
+        ended = Ended(
+            run=run.id,
+            outcome=str(run.outcome),
+            reason=run.reason,
+            traceback=run.traceback,
+            cpu=run.cpu or 0.0,
+            peak_memory=run.peak_memory or 0,
+        )
         try:
-            send(self.channel, message)
-        except OSError:
+            self.tell(ended)
+        except WireError:  # history has the whole traceback
+            self.tell(Ended(run=run.id, outcome=ended.outcome, reason=ended.reason[:CHUNK]))
+
+    def _tell_missed(self, run: int) -> None:
+        if self._missed:
+            missed, self._missed = self._missed, 0
+            self.tell(Wrote(run=run, text=f"[{missed:,} lines came too fast for you; history has the last ones]\n"))
+
+    def _send(self, packet: bytes) -> bool:
+        """False if there is no room now."""
+        try:
+            self.channel.send(packet)
+        except BlockingIOError:
             return False
+        except OSError:
+            pass  # it is gone; we shall notice
         return True
+
+    def flush(self) -> None:
+        """Send what it has room for."""
+        while self._queue and self._send(self._queue[0][0]):
+            self._queued -= len(self._queue.popleft()[0])
+        if not self._queue:
+            if self.hears is not None:
+                self._tell_missed(self.hears.run.id)
+            self._selector.modify(self.channel, EVENT_WRITE if self._queue else EVENT_READ, self._callback)
+
+    def hang_up(self, deadline: float | None = None) -> None:
+        """Close the connection; given a deadline, after what it must know."""
+        if deadline is not None:
+            self.channel.setblocking(True)
+            for packet, must in self._queue:
+                set_patience(self.channel, max(0.001, deadline - monotonic()))
+                if must and not self._send(packet):
+                    break
+        self._queue.clear()
+        self._selector.unregister(self.channel)
+        self.channel.close()
 
 
 class Control:
-    """Listens for guests."""
+    """Listens to callers."""
 
-    def __init__(self, state: Path, selector: BaseSelector, listener: Listener) -> None:
-        self._selector, self._listener = selector, listener
-        self._guests: set[Guest] = set()
+    def __init__(self, state: Path, selector: BaseSelector, host: Host, desk: Desk) -> None:
+        self._selector, self._host, self._desk = selector, host, desk
+        self._callers: dict[Caller, None] = {}  # the one that was silent longest comes first
         self._closed = False
-        self._path = state / FILE
+        self._path = own_path(state)
+        self._pointer = state / CONTROL  # leads there, for those who only know the site's state
+        self._remove()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        with short_path(state) as path:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-            self._socket.bind(path)
-            os.chmod(path, 0o660)
+        with short_path(self._path) as short:
+            # Others of its group may connect, to be told in words who may ask.
+            mask = os.umask(0o117)
+            try:
+                self._socket.bind(short)
+            finally:
+                os.umask(mask)
         give_to_owner(self._path)
-        self._socket.listen(MOST_GUESTS)
+        if self._pointer != self._path:
+            self._pointer.symlink_to(self._path)
+        self._socket.listen(BACKLOG)
         selector.register(self._socket, EVENT_READ, self._accept)
 
+    def part_with_guests(self) -> None:
+        """Wait no longer for processes that run a task themselves."""
+        for caller in [caller for caller in self._callers if caller.runs]:
+            self._hang_up(caller)
+
     def close(self) -> None:
-        """Hear nobody any more."""
+        """Hear nobody any more, but let everybody know what they must."""
         if self._closed:
             return
         self._closed = True
-        for guest in list(self._guests):
-            self._hang_up(guest)
+        deadline = monotonic() + LAST_WORDS
+        for caller in list(self._callers):
+            self._hang_up(caller, deadline)
         self._selector.unregister(self._socket)
         self._socket.close()
-        with suppress(FileNotFoundError):
-            self._path.unlink()
+        self._remove()
+
+    def _remove(self) -> None:
+        for path in (self._path, self._pointer):
+            with suppress(FileNotFoundError):
+                path.unlink()
 
     def _accept(self) -> None:
-        with suppress(OSError):
-            channel, _address = self._socket.accept()
-            if len(self._guests) >= MOST_GUESTS or not may_ask(channel):
-                channel.close()
-                return
-            channel.setblocking(False)
-            guest = Guest(channel=channel)
-            self._guests.add(guest)
-            self._selector.register(channel, EVENT_READ, lambda: self._on_message(guest))
-
-    def _on_message(self, guest: Guest) -> None:
+        """Let one caller in. One a turn, so that each is heard before others take its place."""
         try:
-            message = receive(guest.channel)
+            channel, _address = self._socket.accept()
+        except BlockingIOError:
+            return
+        except OSError:  # there are no descriptors left
+            return self._make_room()
+        uid = daemon_of(channel)[1]
+        if uid not in (0, os.geteuid()):
+            with channel, suppress(OSError):
+                send(channel, Refused(reason=f"the daemon listens to {who_may_ask(name_of(os.geteuid()))}"))
+            return
+        if len(self._callers) >= MOST_CALLERS:
+            self._make_room()
+        self._callers[Caller(channel, self._selector, self._on_ready)] = None
+
+    def _make_room(self) -> None:
+        """Send away who was silent longest."""
+        if idle := next((caller for caller in self._callers if not caller.busy), None):
+            self._hang_up(idle)
+
+    def _on_ready(self, caller: Caller) -> None:
+        if caller.behind:
+            caller.flush()
+            if caller.behind:
+                return
+        try:
+            message = receive(caller.channel)
         except BlockingIOError:
             return
         except (WireError, OSError):
             message = None
+        self._callers[caller] = self._callers.pop(caller)  # it goes to the end of the row
+        self._take(caller, message)
+
+    def _take(self, caller: Caller, message: Message | None) -> None:
         match message:
-            case Visit() if guest.live is None:
-                guest.pid = message.pid
-                self._listener.guest_asks(guest, message)
-            case Progress() if guest.live:
-                self._listener.run_progressed(guest.live, message)
-            case Ended() if guest.live and guest.live.began:
-                live, guest.live = guest.live, None
-                self._listener.run_ended(live, message)
+            case Visit() | RunNow() | Reload() if caller.runs or caller.hears:
+                caller.tell(Refused(reason="one thing after the other, please"))
+            case Visit() | RunNow() | Reload() if sum(caller.busy for caller in self._callers) >= MOST_BUSY:
+                caller.tell(Refused(reason="too many others are waiting for the daemon already"))
+            case Visit():
+                caller.pid = message.pid
+                self._host.guest_asks(caller, message)
+            case Ask() | RunNow() | Pause() | Resume() | Cancel() | Reload():
+                self._desk.take(caller, message)
+            case Progress() if caller.runs:
+                self._host.run_progressed(caller.runs, message)
+            case Ended() if caller.runs and caller.runs.began:
+                live, caller.runs = caller.runs, None
+                self._host.run_ended(live, message)
             case _:
-                self._hang_up(guest)
+                self._hang_up(caller)
 
-    def _hang_up(self, guest: Guest) -> None:
-        self._guests.discard(guest)
-        self._selector.unregister(guest.channel)
-        guest.channel.close()
-        if guest.live is not None and guest.live.began:
-            live, guest.live = guest.live, None
-            self._listener.run_ended(live, Ended(run=live.run.id, outcome="crashed", reason=GONE))
-
-
-def may_ask(channel: socket.socket) -> bool:
-    """Whether the other end belongs to root or to the daemon's own user."""
-    credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _pid, uid, _gid = struct.unpack("3i", credentials)
-    return uid in (0, os.geteuid())
+    def _hang_up(self, caller: Caller, deadline: float | None = None) -> None:
+        del self._callers[caller]
+        caller.hang_up(deadline)
+        if caller.hears is not None:
+            caller.hears.asker = None  # the run goes on
+        live, caller.runs = caller.runs, None
+        if live is not None:
+            self._host.guest_left(live)
 
 
-@contextmanager
-def short_path(state: Path) -> Iterator[str]:
-    """A path to the control socket that fits into the 107 bytes of a socket's address, however deep the directory."""
-    directory = os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{directory}/{FILE}"
-    finally:
-        os.close(directory)
-
-
-def visit(state: Path) -> socket.socket | None:
-    """A connection to the daemon of a site, None where none is running. Raises PermissionError."""
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        with short_path(state) as path:
-            channel.connect(path)
-    except (FileNotFoundError, ConnectionRefusedError):
-        channel.close()
-        return None
-    return channel
+def own_path(state: Path) -> Path:
+    """Where the daemon of this process listens: in the directory that its service manager has made for that."""
+    runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    return (Path(runtime) if runtime else state) / CONTROL

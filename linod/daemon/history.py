@@ -18,14 +18,14 @@ import sqlite3
 import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..archive import COLUMNS, FILE, connect, row_from_run, run_from_row
+from ..archive import COLUMNS, FILE, PauseRecord, connect, row_from_run, run_from_row, storable
 from ..conf import Settings
 from ..errors import HistoryError
 from ..instants import MICROSECOND, from_micros, to_micros
@@ -59,6 +59,7 @@ class Past:
     tasks: dict[str, Known] = field(default_factory=dict)
     unfinished: list[Run] = field(default_factory=list)  # claimed or started, without an outcome
     last_runs: dict[str, Run] = field(default_factory=dict)  # the latest ended run of each task
+    pauses: dict[str, PauseRecord] = field(default_factory=dict)  # by the task's id; empty: the whole site
     last_id: int = 0
     lap: int = 0
     latest_due: datetime | None = None
@@ -74,6 +75,8 @@ class Past:
         for run in self.unfinished:
             if run.task == old:
                 run.task = new
+        if pause := self.pauses.pop(old, None):
+            self.pauses[new] = replace(pause, task=new)
         return known
 
 
@@ -87,6 +90,9 @@ class History(Protocol):
     def know(self, task: Task, position: int, since: datetime, accounted: datetime | None) -> None: ...
     def forget(self, task: str) -> None: ...
     def rename(self, old: str, new: str) -> None: ...
+    def pause(self, pause: PauseRecord) -> None: ...
+    def resume(self, task: str, since: datetime) -> None: ...
+    def when_written(self, callback: Callable[[str], None]) -> None: ...
     def claim(self, run: Run, *, durable: bool) -> None: ...
     def mark_started(self, run: Run) -> None: ...
     def unmark_started(self, run: Run) -> None: ...
@@ -110,10 +116,11 @@ class Batch:
     claims: list[int] = field(default_factory=list)
     accounted: dict[str, int] = field(default_factory=dict)
     statements: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    callbacks: list[Callable[[str], None]] = field(default_factory=list)
     durable: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.runs or self.withdrawn or self.accounted or self.statements)
+        return bool(self.runs or self.withdrawn or self.accounted or self.statements or self.callbacks)
 
     def put_before(self, later: Batch) -> None:
         """Take in what has gathered since, after this one could not be written."""
@@ -122,6 +129,7 @@ class Batch:
         self.claims += later.claims
         self.accounted.update(later.accounted)
         self.statements += later.statements
+        self.callbacks += later.callbacks
         self.durable |= later.durable
 
     def shrink(self) -> None:
@@ -153,6 +161,7 @@ class SqliteHistory:
         self._lock = threading.Condition()
         self._batch = Batch()
         self._answers: list[tuple[int, bool]] = []
+        self._callbacks: list[tuple[Callable[[str], None], str]] = []
         self._closing = False
         self._next_prune = monotonic() + PRUNE_EVERY
         self._thread = threading.Thread(target=self._write, name="history", daemon=True)
@@ -175,6 +184,7 @@ class SqliteHistory:
         for task in past.tasks:
             if row := self._db.execute(last, (task,)).fetchone():
                 past.last_runs[task] = run_from_row(row)
+        past.pauses = read_pauses(self._db)
         highest = "SELECT ifnull(max(id), 0), ifnull(max(lap), 0), max(due) FROM runs"
         past.last_id, past.lap, latest_due = self._db.execute(highest).fetchone()
         past.latest_due = None if latest_due is None else from_micros(latest_due)
@@ -201,6 +211,26 @@ class SqliteHistory:
         """Give a task and its runs a new id."""
         self._put_statement("UPDATE OR REPLACE tasks SET id = ? WHERE id = ?", (new, old))
         self._put_statement("UPDATE OR IGNORE runs SET task = ? WHERE task = ?", (new, old))
+        self._put_statement("UPDATE OR REPLACE pauses SET task = ? WHERE task = ?", (new, old))
+
+    def pause(self, pause: PauseRecord) -> None:
+        """Remember that a task, or the whole site, is paused."""
+        for statement, values in pausing(pause):
+            self._put_statement(statement, values)
+
+    def resume(self, task: str, since: datetime) -> None:
+        """Remember that a pause is over: what was due before is not caught up."""
+        for statement, values in resuming(task, since):
+            self._put_statement(statement, values)
+
+    def when_written(self, callback: Callable[[str], None]) -> None:
+        """Have a function called when all that was said before is on the disk, or with the reason why it is not.
+
+        It is called by the loop, from `answers`.
+        """
+        with self._lock:
+            self._batch.callbacks.append(callback)
+            self._batch.durable = True
 
     def claim(self, run: Run, *, durable: bool) -> None:
         """Say that a run will be started; `answers` tells when that is written, on the disk itself if durable."""
@@ -253,6 +283,9 @@ class SqliteHistory:
             os.eventfd_read(self._wake_loop)
         with self._lock:
             answers, self._answers = self._answers, []
+            callbacks, self._callbacks = self._callbacks, []
+        for callback, trouble in callbacks:
+            callback(trouble)
         return answers
 
     def busy(self) -> bool:
@@ -277,12 +310,11 @@ class SqliteHistory:
                 refused = self._write_batch(batch)
                 recovered, self.trouble, pause = bool(self.trouble), "", FIRST_PAUSE
                 claims, batch.claims = batch.claims, []
-                self._answer([(id, id not in refused) for id in claims], news=recovered)
+                self._answer([(id, id not in refused) for id in claims], batch.callbacks, news=recovered)
                 self._prune_sometimes()
             except Exception as error:  # whatever it is: were this thread to end, no task would run any more
                 self.trouble = f"{type(error).__name__}: {error}"
-                claims, batch.claims = batch.claims, []
-                self._grant(claims)
+                self._grant(batch)
                 if self._put_back(batch, pause):
                     return
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -333,16 +365,21 @@ class SqliteHistory:
         }
         return set(batch.runs) - there
 
-    def _answer(self, answers: Iterable[tuple[int, bool]], *, news: bool = False) -> None:
+    def _answer(
+        self, answers: Iterable[tuple[int, bool]], callbacks: Iterable[Callable[[str], None]], *, news: bool = False
+    ) -> None:
         """Wake the loop for answers, or because there is trouble or no more."""
         with self._lock:
             self._answers += answers
-            if self._answers or news:
+            self._callbacks += [(callback, self.trouble) for callback in callbacks]
+            if self._answers or self._callbacks or news:
                 os.eventfd_write(self._wake_loop, 1)
 
-    def _grant(self, claims: Iterable[int]) -> None:
+    def _grant(self, batch: Batch) -> None:
         """Answer claims that cannot be written: tasks go on without a history rather than stop for the want of one."""
-        self._answer([(id, True) for id in claims], news=True)
+        claims, batch.claims = batch.claims, []
+        callbacks, batch.callbacks = batch.callbacks, []
+        self._answer([(id, True) for id in claims], callbacks, news=True)
 
     def _put_back(self, batch: Batch, pause: float) -> bool:
         """Keep a batch for the next try, and wait. True when the daemon ended before."""
@@ -354,10 +391,9 @@ class SqliteHistory:
             if self._closing:
                 return True
             while not self._closing and (rest := deadline - monotonic()) > 0:
-                if claims := self._batch.claims:
-                    self._batch.claims = []
-                    self._grant(claims)
-                self._lock.wait_for(lambda: self._closing or self._batch.claims, rest)
+                if self._batch.claims or self._batch.callbacks:
+                    self._grant(self._batch)
+                self._lock.wait_for(lambda: self._closing or self._batch.claims or self._batch.callbacks, rest)
         return False
 
     def _prune_sometimes(self) -> None:
@@ -404,8 +440,36 @@ DELETE FROM runs WHERE id IN (
 """
 
 
-# The runs that tell how a task fares.
-ATTEMPTED = "ended IS NOT NULL AND outcome <> 'skipped'"
+# The runs that tell how a task fares. One that is lost has no end, and is not tried again.
+ATTEMPTED = "outcome <> 'skipped'"
+
+
+def read_pauses(db: sqlite3.Connection) -> dict[str, PauseRecord]:
+    """What is paused, by the task's id."""
+    rows = db.execute("SELECT task, since, reason, by FROM pauses")
+    return {
+        task: PauseRecord(task=task, since=from_micros(since), reason=reason, by=by) for task, since, reason, by in rows
+    }
+
+
+def read_labels(db: sqlite3.Connection) -> dict[str, str]:
+    """The names of the known tasks' functions, by id."""
+    tasks = ((id, read_task(task)) for id, task in db.execute("SELECT id, task FROM tasks ORDER BY position"))
+    return {id: task.label for id, task in tasks if task}
+
+
+def pausing(pause: PauseRecord) -> list[tuple[str, tuple[Any, ...]]]:
+    """The statements that keep a pause."""
+    values = (pause.task, to_micros(pause.since), storable(pause.reason), storable(pause.by))
+    return [("INSERT OR REPLACE INTO pauses (task, since, reason, by) VALUES (?, ?, ?, ?)", values)]
+
+
+def resuming(task: str, since: datetime) -> list[tuple[str, tuple[Any, ...]]]:
+    """The statements that end the pause of a task, or of the whole site where it is empty."""
+    return [
+        ("DELETE FROM pauses WHERE task = ?", (task,)),
+        ("UPDATE tasks SET since = ?1 WHERE id = ?2 OR ?2 = ''", (to_micros(since), task)),
+    ]
 
 
 class Marks:

@@ -7,17 +7,20 @@ What happens to a run once it is due is told in running.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from ..archive import PauseRecord
 from ..runs import Outcome, Run, Trigger
 from ..task import Task
 from . import planner
 from .agenda import Agenda, Entry, LiveRun
 from .clock import now
 from .history import History, Known, Past, is_durable
-from .reporter import Reporter, clock
+from .pauses import SITE, describe_pause
+from .reporter import Reporter, short_clock
 
 CLAIM_BEFORE = timedelta(seconds=1)  # a due time is claimed this long before, at the latest;
 CLAIM_WITHIN = timedelta(seconds=12)  # when the loop is awake anyway, so is what comes within this
@@ -39,6 +42,8 @@ class Plan:
 
     def __init__(self, history: History, reporter: Reporter, boot: str, *, once: bool) -> None:
         self.entries: dict[str, Entry] = {}
+        self.pauses: dict[str, PauseRecord] = {}  # by the task's id, or SITE
+        self._labels: dict[str, str] = {}  # of the tasks that were known before the site is loaded
         self.closed = once  # no further due times are planned
         self._history, self._reporter, self._boot = history, reporter, boot
         self._agenda = Agenda()
@@ -48,8 +53,10 @@ class Plan:
     # Tasks
 
     def resume(self, past: Past) -> None:
-        """Go on counting where the last daemon stopped."""
+        """Go on where the last daemon stopped."""
         self._last_id, self._lap = past.last_id, past.lap
+        self.pauses = past.pauses
+        self._labels = {id: known.task.label for id, known in past.tasks.items() if known.task}
         if past.latest_due is not None and past.latest_due > now() + CLAIM_WITHIN:
             self._lap += 1  # the clock was set back while no daemon ran: intervals come by the same due times again
 
@@ -57,23 +64,27 @@ class Plan:
         """Take over the declared tasks; with a past, as the first ones, whose due times are planned later."""
         changes = Changes()
         declared = {task.id for task in tasks}
-        for id in [id for id in self.entries if id not in declared]:
-            entry = self.entries.pop(id)
+        gone = {id: self.entries.pop(id) for id in list(self.entries) if id not in declared}
+        self.release(gone.values(), "its task is declared no more")
+        for id, entry in gone.items():
             changes.gone.append(entry.task.label)
-            self.release(entry)
             self._history.forget(id)
+        differing = [
+            task.id for task in tasks if (old := self.entries.get(task.id)) and not is_same_plan(old.task, task)
+        ]
+        self.release([self.entries[id] for id in differing], "its task is declared otherwise now")
         for position, task in enumerate(tasks):
             entry_or_none = self.entries.get(task.id)
             if entry_or_none is None:
                 changes.new.append(task.label)
-                self._add(task, position, past)
+                self._add(task, position, past, gone)
             elif entry_or_none.task != task:
                 changes.changed.append(task.label)
                 self._change(entry_or_none, task, position)
         return changes
 
-    def _add(self, task: Task, position: int, past: Past | None) -> None:
-        known = self._known(task, past) if past else None
+    def _add(self, task: Task, position: int, past: Past | None, gone: dict[str, Entry]) -> None:
+        known = self._known(task, past) if past else self._renamed(task, gone)
         if known is None or known.task is None or not is_same_plan(known.task, task):
             known = Known(task=task, since=now(), accounted=None)
         entry = Entry(task=task, position=position, since=known.since, accounted=known.accounted)
@@ -92,28 +103,94 @@ class Plan:
             self._history.rename(old, task.id)
         return known
 
+    def _renamed(self, task: Task, gone: dict[str, Entry]) -> Known | None:
+        """What is known of a task that had another name until now."""
+        old = task.policies.renamed_from
+        entry = gone.get(old) if old else None
+        if old is None or entry is None:
+            return None
+        self._history.rename(old, task.id)
+        if pause := self.pauses.pop(old, None):
+            self.pauses[task.id] = replace(pause, task=task.id)
+        return Known(task=entry.task, since=entry.since, accounted=entry.accounted)
+
     def _change(self, entry: Entry, task: Task, position: int) -> None:
-        """A task is declared otherwise than before; with another schedule it begins anew."""
+        """A task is declared otherwise than before; with another schedule, it was released, and begins anew."""
         if is_same_plan(entry.task, task):
             entry.task = task
         else:
-            self.release(entry)
             entry.task, entry.since, entry.accounted, entry.gone = task, now(), None, False
             self.plan_next(entry)
         self._history.know(task, position, entry.since, entry.accounted)
 
-    def release(self, entry: Entry) -> None:
-        """Take back what is planned of a task; what runs goes on."""
-        entry.gone = True
-        for live in [entry.next, *entry.waiting]:
-            if live is not None:
-                self.withdraw(live)
+    def labels(self) -> dict[str, str]:
+        """The names of the tasks' functions, by id; those known from before while the site is not loaded."""
+        return {id: entry.task.label for id, entry in self.entries.items()} or self._labels
+
+    def release(self, entries: Iterable[Entry], reason: str) -> None:
+        """Let go of tasks: all that is planned of them is taken back; what runs goes on."""
+        released = set(entries)
+        for entry in released:
+            entry.gone, entry.due = True, None
+        if released:
+            for live in self.not_begun(released):
+                self.withdraw(live, reason)
+
+    def not_begun(self, entries: set[Entry]) -> list[LiveRun]:
+        """The runs of tasks that were claimed and have not begun."""
+        undecided = {*self._agenda.all_claimed(), *self._unconfirmed.values()}
+        waiting = [live for entry in entries for live in entry.waiting]
+        return [live for live in undecided if live.entry in entries and not live.decided] + waiting
+
+    def find_not_begun(self, run: int) -> LiveRun | None:
+        """A claimed run by its number."""
+        return next((live for live in self.not_begun(set(self.entries.values())) if live.run.id == run), None)
+
+    # Pauses
+
+    def pause(self, pause: PauseRecord) -> list[Entry]:
+        """Plan nothing more of a task, or of the whole site; only what a person asks for is still run.
+
+        Returns the tasks that this concerns.
+        """
+        self.pauses[pause.task] = pause
+        self._history.pause(pause)
+        concerned = self._concerned(pause.task)
+        for entry in concerned:
+            entry.due = None
+        for live in self.not_begun(set(concerned)):
+            if live.run.trigger is not Trigger.MANUAL:
+                self.withdraw(live, "its task is paused", for_good=True)
+        return concerned
+
+    def unpause(self, task: str) -> None:
+        """Plan a task, or the whole site, again. What was due meanwhile was not missed."""
+        del self.pauses[task]
+        since = now()
+        self._history.resume(task, since)
+        for entry in self._concerned(task):
+            if self.pause_of(entry) is None:
+                entry.since = since
+                self.plan_next(entry)
+
+    def pause_of(self, entry: Entry) -> PauseRecord | None:
+        """Why a task is paused, None where it is not."""
+        return self.pauses.get(SITE) or self.pauses.get(entry.task.id)
+
+    def runs_by_itself(self, entry: Entry) -> bool:
+        """Whether runs of a task begin without a person asking for them."""
+        return not entry.gone and entry.task.policies.enabled and self.pause_of(entry) is None
+
+    def _concerned(self, task: str) -> list[Entry]:
+        if task == SITE:
+            return list(self.entries.values())
+        return [self.entries[task]] if task in self.entries else []
 
     # Due times
 
     def plan_next(self, entry: Entry, after: datetime | None = None) -> None:
         """Put a task's next due time into the agenda: the next one from now, or after the one that has just come."""
-        if self.closed or entry.gone or not entry.task.policies.enabled:
+        if self.closed or not self.runs_by_itself(entry):
             return
         if after is not None:
             due = entry.task.schedule.next(after)
@@ -172,21 +249,22 @@ class Plan:
                     self._agenda.claimed(live)  # it fell due while we waited for the disk
             else:
                 self._reporter.claim_refused(live.task, live.run)
-                self.drop(live)
+                self.drop(live, "another daemon runs it")
                 self.plan_next(live.entry)
 
     # What is not run
 
-    def withdraw(self, live: LiveRun) -> None:
+    def withdraw(self, live: LiveRun, reason: str, *, for_good: bool = False) -> None:
         """Take a claim back; its due time is not accounted for."""
-        self.drop(live)
+        self.drop(live, reason)
         # That a lost run is to be repeated is known from this claim alone, so it stays for the next daemon.
-        if live.run.trigger is not Trigger.RERUN:
+        if for_good or live.run.trigger is not Trigger.RERUN:
             self._history.withdraw(live.run)
 
-    def drop(self, live: LiveRun) -> None:
+    def drop(self, live: LiveRun, reason: str) -> None:
         """Let go of a run that has not begun."""
         live.dropped = live.decided = True
+        live.let_down(reason)
         self._unconfirmed.pop(live.run.id, None)
         if live.entry.next is live:
             live.entry.next = None
@@ -195,9 +273,17 @@ class Plan:
 
     def skip(self, live: LiveRun, reason: str) -> None:
         """Record that a claimed run will not start."""
-        self.drop(live)
+        self.drop(live, reason)
         self._record_skip(live.entry, live.run, reason)
         self._reporter.run_skipped(live.task, live.run)
+
+    def cancel(self, live: LiveRun, reason: str) -> None:
+        """Record that a run which has not begun will not, for a person doesn't want it."""
+        was_next = live.entry.next is live
+        self.skip(live, reason)
+        if was_next:
+            self._account(live.entry, live.run.due)
+            self.plan_next(live.entry, live.run.due)
 
     def skip_unclaimed(self, entry: Entry, due: datetime, dues: int, reason: str, *, quietly: bool = False) -> None:
         """Record that due times, the last of which is given, were never claimed and will not be run."""
@@ -210,7 +296,8 @@ class Plan:
     def _record_skip(self, entry: Entry, run: Run, reason: str) -> None:
         run.outcome, run.reason, run.ended = Outcome.SKIPPED, reason, now()
         self._history.save(run)
-        self._history.account(entry.task.id, run.due)
+        if run.trigger is not Trigger.MANUAL:
+            self._history.account(entry.task.id, run.due)
 
     def _skip_overslept(self, live: LiveRun, instant: datetime) -> datetime | None:
         """Account for due times that went by after this one, because the daemon was stopped or the clock jumped.
@@ -245,7 +332,7 @@ class Plan:
         self._agenda.drop_due_times()
         for live in self._agenda.drop_claimed():
             if live.entry.next is live:
-                self.withdraw(live)
+                self.withdraw(live, "the clock was set")
             elif not live.decided:  # like a retry: it was not bound to the clock
                 live.at = now()
                 self._agenda.claimed(live)
@@ -256,12 +343,9 @@ class Plan:
     def close(self) -> None:
         """Plan nothing more, and take back what has not begun."""
         self.closed = True
+        self.release(self.entries.values(), "the daemon is about to stop")
         self._agenda.drop_due_times()
-        for live in [*self._agenda.drop_claimed(), *self._unconfirmed.values()]:
-            if not live.decided:
-                self.withdraw(live)
-        for entry in self.entries.values():
-            self.release(entry)
+        self._agenda.drop_claimed()
 
     # What comes
 
@@ -283,16 +367,16 @@ class Plan:
 
     def describe_next(self) -> str:
         """When something happens next, in words."""
-        upcoming = [(due, entry) for entry in self.entries.values() if (due := self._next_of(entry))]
-        if not upcoming:
+        if pause := self.pauses.get(SITE):
+            return f"The site is {describe_pause(pause)}."
+        planned, claimed = self._agenda.next_due(), self._agenda.next_claimed()
+        coming = [planned] if planned else []
+        if claimed:
+            coming.append((claimed.at, claimed.entry))
+        if not coming:
             return "Nothing is due."
-        due, entry = min(upcoming, key=lambda pair: (pair[0], pair[1].position))
-        return f"Next: {entry.task.label} at {clock(due)}."
-
-    def _next_of(self, entry: Entry) -> datetime | None:
-        if not entry.task.policies.enabled:
-            return None
-        return entry.next.run.due if entry.next else entry.task.schedule.next(now())
+        instant, entry = min(coming, key=lambda pair: (pair[0], pair[1].position))
+        return f"Next: {entry.task.label} at {short_clock(instant)}."
 
 
 def is_same_plan(one: Task, other: Task) -> bool:

@@ -14,6 +14,7 @@ MOST_QUEUED = 100  # runs of one task that wait for their turn
 ALWAYS_GOES_ON = 60.0  # seconds; a task more frequent than this has nothing to catch up
 SPREAD = 60.0  # seconds over which catch-up is spread after a boot
 JUST_BOOTED = 300.0  # seconds
+ON_TIME = timedelta(minutes=10)  # without a resident daemon: the time between two passes, by and large
 FORGIVEN = timedelta(days=1)  # a record from further in the future was made by a clock that was wrong
 
 
@@ -88,6 +89,8 @@ def catch_up(task: Task, after: datetime, now: datetime, *, resident: bool = Tru
         reason = "no daemon ran; a task this frequent just goes on"
         return CatchUp(skipped=count, last_skipped=last, reason=reason, matters_little=True)
     match task.policies.catch_up:
+        case "none" if not resident and now - last <= ON_TIME:
+            return CatchUp(runs=((last, count),))
         case "none":
             return CatchUp(skipped=count, last_skipped=last, reason="no daemon ran, and the task wants no catch-up")
         case "once":
@@ -133,4 +136,21 @@ def retry_delay(task: Task, run: Run) -> float | None:
     """Seconds until a run that went wrong is tried again; None: not at all."""
     if run.outcome not in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED):
         return None
+    if run.trigger is Trigger.MANUAL:
+        return None  # whoever asked for it sees that, and decides
     return task.policies.retry_after(run.attempt)
+
+
+def resumed_retry(task: Task, run: Run, *, since: datetime, now: datetime) -> float | None:
+    """The same for a run that went wrong before the daemon was stopped.
+
+    Not if its task has been paused or changed since.
+    """
+    if run.ended is None or run.ended < since or (delay := retry_delay(task, run)) is None:
+        return None
+    return min(max(0.0, delay - (now - run.ended).total_seconds()), delay)
+
+
+def wants_rerun(task: Task, run: Run) -> bool:
+    """Whether a run whose end nobody saw is repeated. Once: what kills the daemon twice would kill it for ever."""
+    return task.policies.rerun_lost and run.trigger is not Trigger.RERUN

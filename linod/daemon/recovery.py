@@ -31,7 +31,7 @@ class Recovery:
             self._history.forget(id)
         rerun = self._settle_unfinished()
         for entry in self._plan.entries.values():
-            if not entry.task.policies.enabled:
+            if not self._plan.runs_by_itself(entry):
                 continue
             if not self._catch_up(entry) and entry.task.id not in rerun:
                 self._resume_retry(entry)
@@ -45,14 +45,14 @@ class Recovery:
             entry = self._plan.entries.get(run.task)
             if not self._had_begun(run):
                 self._history.withdraw(run)  # its due time is still to be accounted for
-                if entry and run.trigger is Trigger.RERUN:
+                if entry and run.trigger is Trigger.RERUN and self._plan.runs_by_itself(entry):
                     self._plan.claim(
                         entry, run.due, at=now(), trigger=Trigger.RERUN, attempt=run.attempt, dues=run.dues
                     )
                     rerun.add(run.task)
                 continue
             self._bury(run, pids)
-            if entry and entry.task.policies.rerun_lost and run.trigger is not Trigger.RERUN:
+            if entry and planner.wants_rerun(entry.task, run) and self._plan.runs_by_itself(entry):
                 self._plan.again(entry, run, Trigger.RERUN)
                 rerun.add(run.task)
         return rerun
@@ -99,7 +99,5 @@ class Recovery:
     def _resume_retry(self, entry: Entry) -> None:
         """Go on with the retries of a run that went wrong before the daemon was stopped."""
         last = self._past.last_runs.get(entry.task.id)
-        if last is None or last.ended is None or (delay := planner.retry_delay(entry.task, last)) is None:
-            return
-        passed = (now() - last.ended).total_seconds()
-        self._running.retry_after(entry, last, min(max(0.0, delay - passed), delay))
+        if last and (delay := planner.resumed_retry(entry.task, last, since=entry.since, now=now())) is not None:
+            self._running.retry_after(entry, last, delay)

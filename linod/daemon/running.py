@@ -6,17 +6,19 @@ decide -> begin_waiting -> (a worker runs it) -> run_ended -> follow_up
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 
+from ..archive import PauseRecord
 from ..conf import Settings
 from ..linux import birth
 from ..runs import Outcome, Run, Trigger
-from ..wire import Ended, Progress, Visit
+from ..wire import Accepted, Begin, Ended, Progress, Visit
 from . import planner
 from .agenda import Capacity, Entry, LiveRun
 from .clock import Timers, monotonic, now
-from .control import Guest
+from .control import Caller
 from .history import History
 from .output import Line
 from .plan import Plan
@@ -24,6 +26,7 @@ from .reporter import Reporter
 from .workers import Workers
 
 FORK_BEFORE = timedelta(seconds=1)  # a worker is there this long before it is needed
+GONE = "the command that ran it and the daemon lost sight of each other"
 
 
 class Running:
@@ -35,7 +38,7 @@ class Running:
         self.workers: Workers  # it tells us of ends, so each needs the other
         self._plan, self._history, self._timers, self._reporter = plan, history, timers, reporter
         self._locks: dict[str, LiveRun] = {}  # who holds each lock
-        self._closing = False
+        self.closing = False
         self.use(Settings())
 
     def use(self, settings: Settings) -> None:
@@ -46,6 +49,33 @@ class Running:
         )
         for live in self.live.values():
             self._capacity.started(live)
+
+    # Asked for
+
+    def run_now(self, entry: Entry, asker: Caller) -> LiveRun | str:
+        """Have a task run now for somebody who listens; or the reason why not."""
+        decision = planner.decide(
+            entry.task, alive=len(entry.alive), waiting=len(entry.waiting), trigger=Trigger.MANUAL
+        )
+        match decision:
+            case planner.Skip(reason):
+                return reason
+            case planner.Wait(reason):
+                waits_for = reason
+            case _:
+                waits_for = self._what_is_in_the_way(entry)
+        live = self._plan.claim(entry, now(), at=now(), trigger=Trigger.MANUAL)
+        live.asker, asker.hears = asker, live
+        asker.tell(Accepted(run=live.run.id, task=entry.task.id, waits_for=waits_for))
+        return live
+
+    def _what_is_in_the_way(self, entry: Entry) -> str:
+        lock = entry.task.policies.lock
+        if lock is not None and lock in self._locks:
+            return f"{self._locks[lock].task.label} holds the lock {lock!r}"
+        if not self._capacity.room():
+            return f"{self._capacity.alive} runs are going on already"
+        return ""
 
     # Due
 
@@ -67,6 +97,8 @@ class Running:
                 entry.waiting.append(live)
             case planner.Replace():
                 self._replace(live)
+            case planner.Skip(reason) if live.run.trigger is Trigger.MANUAL:
+                self._plan.withdraw(live, reason)  # whoever asked for it is told, and nothing was missed
             case planner.Skip(reason):
                 self._plan.skip(live, reason)
 
@@ -119,9 +151,11 @@ class Running:
         self.live[live.run.id] = live
         self._capacity.started(live)
         self._history.save(live.run)
-        if live.guest is None:
+        if live.run.trigger is not Trigger.MANUAL:
             self._history.account(live.run.task, live.run.due)
         self._reporter.run_started(live.task, live.run)
+        for caller in filter(None, (live.guest, live.asker)):
+            caller.tell(Begin(run=live.run.id, task=live.task.id))
 
     def _take_lock(self, live: LiveRun) -> bool:
         """Take the lock that its task shares with others, if it has one and it is free."""
@@ -135,7 +169,7 @@ class Running:
 
     def fork_ahead(self) -> None:
         """See to it that workers are there when they are needed."""
-        if self._closing:
+        if self.closing:
             return
         start = self._plan.next_start()
         soon = start is not None and start - now() <= FORK_BEFORE
@@ -149,7 +183,7 @@ class Running:
     def next_fork(self) -> datetime | None:
         """When a worker must be forked for the next start; None where one is there already."""
         start = self._plan.next_start()
-        if start is None or self.workers.available() or self._closing:
+        if start is None or self.workers.available() or self.closing:
             return None
         ahead = start - FORK_BEFORE
         return ahead if ahead > now() else None
@@ -183,6 +217,8 @@ class Running:
         self._capacity.ended(live)
         self._release_lock(live)
         self._history.save(run)
+        if live.asker is not None:
+            live.asker.run_ended(run)
         self._judge(entry, run)
         self._follow_up(entry, run)
 
@@ -203,19 +239,26 @@ class Running:
 
     def retry_after(self, entry: Entry, run: Run, delay: float) -> None:
         """Try a run again in so many seconds."""
-        if not self._closing and not entry.gone:
+        if not self.closing and self._plan.runs_by_itself(entry):
             self._reporter.retrying(entry.task, run, delay)
             entry.retry = self._timers.after(delay, lambda: self._retry(entry, run))
 
     def _retry(self, entry: Entry, run: Run) -> None:
-        if not self._closing and not entry.gone:
+        if not self.closing and not entry.gone:
             self._plan.again(entry, run, Trigger.RETRY)
+
+    # Pauses
+
+    def pause(self, pause: PauseRecord) -> None:
+        """Begin no more runs of a task, or of the whole site, unless a person asks for them; what runs goes on."""
+        for entry in self._plan.pause(pause):
+            self._timers.cancel(entry.retry)
 
     # All
 
     def close(self) -> None:
         """Begin nothing more; what runs goes on."""
-        self._closing = True
+        self.closing = True
         self.waiting.clear()
         self.workers.dismiss_idle()
 
@@ -235,45 +278,54 @@ class Running:
 
     def run_wrote(self, live: LiveRun, lines: list[Line]) -> None:
         self._reporter.run_wrote(live.task, live.run, lines)
+        if live.asker is not None:
+            live.asker.run_wrote(live.run.id, "".join(f"{line}\n" for line in lines))
 
     def run_hidden(self, live: LiveRun, size: int) -> None:
         self._reporter.run_hidden(live.task, live.run, size)
+        if live.asker is not None:
+            live.asker.run_wrote(live.run.id, f"[{size:,} more bytes; history keeps the last part]\n")
 
     def run_progressed(self, live: LiveRun, progress: Progress) -> None:
         of = f" of {progress.total:g}" if progress.total is not None else ""
         live.progress = f"{progress.done:g}{of} {progress.text}".strip()
+        if live.asker is not None:
+            live.asker.run_progressed(replace(progress, run=live.run.id))
 
     def worker_wrote(self, text: str) -> None:
         self._reporter.site_wrote(text)
 
     # Guests: processes that run a task themselves
 
-    def guest_asks(self, guest: Guest, visit: Visit) -> None:
+    def guest_asks(self, guest: Caller, visit: Visit) -> None:
         """A command wants to run a task itself: it gets a claim like any other run."""
         entry = self._plan.entries.get(visit.task)
         if entry is None:
             guest.refuse("the daemon doesn't know this task; is the site's code newer than what it has loaded?")
-        elif self._closing:
+        elif self.closing:
             guest.refuse("the daemon is about to stop")
         else:
-            guest.live = self._plan.claim(entry, now(), at=now(), trigger=Trigger.MANUAL)
-            guest.live.guest = guest
+            guest.runs = self._plan.claim(entry, now(), at=now(), trigger=Trigger.MANUAL)
+            guest.runs.guest = guest
 
-    def _decide_about_guest(self, live: LiveRun, guest: Guest, decision: planner.Decision) -> None:
+    def guest_left(self, live: LiveRun) -> None:
+        """It is gone before it has told how its run ended."""
+        if live.began:
+            self.run_ended(live, Ended(run=live.run.id, outcome=Outcome.CRASHED, reason=GONE))
+        else:
+            live.guest = None
+            self._plan.withdraw(live, GONE)
+
+    def _decide_about_guest(self, live: LiveRun, guest: Caller, decision: planner.Decision) -> None:
         """A person is told at once rather than made to wait."""
         match decision:
             case planner.Start() if self._take_lock(live):
                 live.run.started, live.run.pid, live.run.born = now(), guest.pid, birth(guest.pid)
                 self._history.mark_started(live.run)
                 self._has_begun(live)
-                guest.begin(live)
             case planner.Start():
-                self._turn_away(live, guest, f"another task holds the lock {live.task.policies.lock!r}")
+                self._plan.withdraw(live, f"another task holds the lock {live.task.policies.lock!r}")
             case planner.Skip(reason) | planner.Wait(reason):
-                self._turn_away(live, guest, reason)
+                self._plan.withdraw(live, reason)
             case planner.Replace():
-                self._turn_away(live, guest, "the previous run is still going on")
-
-    def _turn_away(self, live: LiveRun, guest: Guest, reason: str) -> None:
-        self._plan.withdraw(live)
-        guest.refuse(reason)
+                self._plan.withdraw(live, "the previous run is still going on")

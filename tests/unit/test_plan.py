@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from linod.archive import PauseRecord
 from linod.conf import Settings
 from linod.daemon import plan as plan_module
 from linod.daemon.agenda import LiveRun
 from linod.daemon.history import SqliteHistory
+from linod.daemon.pauses import SITE, make_pause
 from linod.daemon.plan import Plan
-from linod.daemon.reporter import Reporter, TextSink
+from linod.daemon.reporter import Reporter, TextSink, short_clock
+from linod.runs import Trigger
 from linod.schedules import Interval, WallClock
 from linod.task import Policies, Task
+from linod.words import clock
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PATIENCE = 10.0
@@ -26,7 +30,7 @@ class World:
     """A plan with a real history, and a clock that a test sets."""
 
     def __init__(self, state: Path) -> None:
-        self.now = NOON
+        self.now, self.state = NOON, state
         self.history = SqliteHistory(state, Settings())
         self.said = io.StringIO()
         self.plan = Plan(self.history, Reporter(TextSink(self.said)), "boot", once=False)
@@ -52,6 +56,25 @@ class World:
     def fallen(self) -> Iterator[LiveRun]:
         while due := self.plan.fallen_due():
             yield from due
+
+    def pause(self, task: str = SITE, reason: str = "") -> PauseRecord:
+        pause = make_pause(self.plan.pauses.get(task), task=task, reason=reason, by="root", now=self.now)
+        self.plan.pause(pause)
+        return pause
+
+    def restart(self) -> None:
+        """Another daemon takes over what this one has written."""
+        tasks = [entry.task for entry in self.plan.entries.values()]
+        self.plan.close()
+        self.history.turn_finished()
+        assert self.history.close(PATIENCE)
+        self.history = SqliteHistory(self.state, Settings())
+        self.plan = Plan(self.history, Reporter(TextSink(self.said)), "boot", once=False)
+        past = self.history.past()
+        self.plan.resume(past)
+        self.plan.adopt(tasks, past)
+        for entry in self.plan.entries.values():
+            self.plan.plan_next(entry)
 
     def set_clock(self, **distance: float) -> None:
         self.now += timedelta(**distance)
@@ -151,3 +174,178 @@ def test_the_first_of_many_does_not_wait_for_the_last(world: World) -> None:
     first = world.plan.fallen_due()
     assert 0 < len(first) < 500
     assert len(first) + sum(1 for _ in world.fallen()) == 500
+
+
+# Pauses
+
+
+def test_a_task_that_is_paused_is_not_due_and_others_are(world: World) -> None:
+    world.adopt(every(60), daily(13))
+    world.advance(minutes=5)
+    world.pause("app.often")
+    assert world.advance(hours=2) == [("daily", NOON + timedelta(hours=1))]
+
+
+def test_a_site_that_is_paused_has_nothing_due(world: World) -> None:
+    world.adopt(every(60), daily(13))
+    world.pause()
+    assert world.advance(hours=2) == []
+
+
+def test_what_was_claimed_is_withdrawn_by_a_pause(world: World) -> None:
+    world.adopt(every(60))
+    world.advance(seconds=55)
+    assert not world.plan.is_empty()
+    world.pause("app.often")
+    assert world.plan.is_empty()
+    assert world.advance(minutes=5) == []
+
+
+def test_a_claim_that_is_not_written_yet_is_withdrawn_by_a_pause(world: World) -> None:
+    world.adopt(every(60))
+    world.now += timedelta(seconds=55)
+    world.plan.claim_ahead()
+    world.pause()
+    assert world.plan.is_empty()
+
+
+@pytest.mark.parametrize("trigger", [Trigger.RETRY, Trigger.RERUN, Trigger.CATCH_UP])
+def test_a_run_that_has_not_begun_is_withdrawn_by_a_pause(world: World, trigger: Trigger) -> None:
+    world.adopt(daily(13))
+    entry = world.plan.entries["app.daily"]
+    world.plan.claim(entry, NOON, at=NOON + timedelta(minutes=1), trigger=trigger)
+    waiting = world.plan.claim(entry, NOON - timedelta(days=1), at=NOON, trigger=trigger)
+    world.turn()
+    entry.waiting.append(waiting)
+    world.pause("app.daily")
+    assert waiting.dropped and not entry.waiting
+    assert world.advance(minutes=5) == []
+    world.restart()
+    assert not world.history._db.execute("SELECT * FROM runs").fetchall()
+
+
+def test_what_a_person_asks_for_is_run_in_a_pause(world: World) -> None:
+    world.adopt(every(60))
+    entry = world.plan.entries["app.often"]
+    before = world.plan.claim(entry, NOON, at=NOON, trigger=Trigger.MANUAL)
+    world.pause()
+    world.plan.claim(entry, NOON, at=NOON, trigger=Trigger.MANUAL, attempt=2)
+    assert len(world.turn()) == 2
+    assert not before.dropped
+
+
+def test_after_a_pause_a_task_goes_on_without_what_was_due_meanwhile(world: World) -> None:
+    world.adopt(every(60), daily(13))
+    world.pause()
+    world.advance(hours=2)
+    world.plan.unpause(SITE)
+    assert world.advance(minutes=2) == [("often", world.now - timedelta(minutes=1)), ("often", world.now)]
+    assert world.advance(hours=24)[-1][0] == "often"
+    assert {entry.since for entry in world.plan.entries.values()} == {NOON + timedelta(hours=2)}
+
+
+def test_a_task_is_due_once_however_often_it_is_paused_and_resumed(world: World) -> None:
+    world.adopt(every(60), daily(13))
+    for _ in range(20):
+        for task in ("app.often", SITE):
+            world.pause(task)
+            world.plan.unpause(task)
+    assert world.advance(minutes=2) == [("often", NOON + timedelta(minutes=1)), ("often", NOON + timedelta(minutes=2))]
+    assert world.advance(hours=2).count(("daily", NOON + timedelta(hours=1))) == 1
+
+
+def test_a_task_stays_paused_when_its_site_is_resumed(world: World) -> None:
+    world.adopt(every(60))
+    world.pause("app.often")
+    world.pause()
+    world.plan.unpause(SITE)
+    assert world.advance(minutes=2) == []
+    world.plan.unpause("app.often")
+    assert len(world.advance(minutes=2)) == 2
+
+
+def test_a_pause_survives_a_restart(world: World) -> None:
+    world.adopt(every(60), daily(13))
+    pause = world.pause("app.often", "the disk is full")
+    world.advance(minutes=10)
+    world.restart()
+    assert world.plan.pauses == {"app.often": pause}
+    assert world.advance(hours=1) == [("daily", NOON + timedelta(hours=1))]
+    world.plan.unpause("app.often")
+    world.restart()
+    assert world.plan.pauses == {}
+    assert world.plan.entries["app.often"].since == NOON + timedelta(hours=1, minutes=10)
+
+
+def test_a_second_pause_keeps_the_time_and_takes_the_new_reason(world: World) -> None:
+    world.adopt(every(60))
+    world.pause("app.often", "a reason")
+    world.advance(minutes=10)
+    pause = world.pause("app.often", "a better one")
+    assert (pause.since, pause.reason) == (NOON, "a better one")
+
+
+@pytest.mark.parametrize("change", ["declared anew", "with another schedule", "under another name"])
+def test_a_task_that_is_paused_stays_so_however_its_declaration_changes(world: World, change: str) -> None:
+    world.adopt(every(60))
+    world.pause("app.often")
+    if change == "declared anew":
+        world.adopt(daily(13))
+        world.adopt(every(60), daily(13))
+    elif change == "with another schedule":
+        world.adopt(task("often", Interval(30, 0.0)))
+    else:
+        world.adopt(task("renamed", Interval(60, 0.0), renamed_from="app.often"))
+        assert set(world.plan.pauses) == {"app.renamed"}
+        world.restart()
+        assert set(world.plan.pauses) == {"app.renamed"}
+    assert world.advance(minutes=5) == []
+
+
+def test_a_clock_that_is_set_does_not_end_a_pause(world: World) -> None:
+    world.adopt(every(60), daily(13))
+    world.pause()
+    world.set_clock(hours=-2)
+    assert world.advance(hours=4) == []
+    world.set_clock(hours=2)
+    assert world.advance(hours=4) == []
+
+
+def test_a_task_that_is_new_in_a_paused_site_is_not_due(world: World) -> None:
+    world.pause()
+    world.adopt(every(60))
+    assert world.advance(minutes=5) == []
+
+
+# What comes next, in words
+
+
+def test_the_next_due_time_is_told(world: World) -> None:
+    assert world.plan.describe_next() == "Nothing is due."
+    world.adopt(daily(13), every(60), task("off", Interval(1, 0.0), enabled=False))
+    assert world.plan.describe_next() == f"Next: often at {short_clock(NOON + timedelta(minutes=1))}."
+    world.advance(seconds=55)  # it is claimed now
+    assert world.plan.describe_next() == f"Next: often at {short_clock(NOON + timedelta(minutes=1))}."
+
+
+def test_a_paused_task_is_not_told_as_what_comes_next(world: World) -> None:
+    world.adopt(daily(13), every(60))
+    world.advance(seconds=55)
+    world.pause("app.often")
+    assert world.plan.describe_next() == f"Next: daily at {short_clock(NOON + timedelta(hours=1))}."
+    world.pause("app.daily")
+    assert world.plan.describe_next() == "Nothing is due."
+
+
+def test_a_paused_site_is_told_with_its_reason(world: World) -> None:
+    world.adopt(every(60))
+    world.pause(SITE, "we move house")
+    assert world.plan.describe_next() == f"The site is paused since {clock(NOON)} by root: we move house."
+
+
+def test_a_task_that_is_gone_is_not_tried_again(world: World) -> None:
+    """Its retry may have been claimed already."""
+    world.adopt(every(60), daily(13))
+    world.plan.claim(world.plan.entries["app.often"], NOON, at=NOON, trigger=Trigger.RETRY, attempt=2)
+    world.adopt(daily(13))
+    assert world.turn() == []

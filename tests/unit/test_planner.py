@@ -106,6 +106,13 @@ def test_a_task_more_frequent_than_a_minute_just_goes_on_in_a_daemon_that_stays(
     assert catch_up(often, NOON - HOUR, NOON, resident=False).runs[0][1] == 61
 
 
+def test_without_a_daemon_a_task_that_wants_no_catch_up_runs_in_the_pass_after_its_due_time() -> None:
+    daily = task(WallClock((time(12),), zone="UTC"), catch_up="none")
+    assert catch_up(daily, NOON - DAY, NOON + MINUTE, resident=False).runs == ((NOON, 1),)
+    late = catch_up(daily, NOON - DAY, NOON + HOUR, resident=False)
+    assert not late.runs and late.skipped == 1
+
+
 def test_a_daily_task_that_was_missed_for_a_week_runs_once() -> None:
     [(due, dues)] = catch_up(task(NIGHTLY), NOON - 7 * DAY, NOON).runs
     assert due == datetime(2026, 11, 23, 20, tzinfo=ZoneInfo("Europe/Brussels"))

@@ -18,7 +18,7 @@ from ...command import listing, single, start
 from ...errors import EXIT_CONFIGURATION, ConfigurationError, LinodError, SiteNotReady
 from ...site.load import Site
 from ...site.trouble import why_not
-from ...state import find_state, make_state
+from ...state import find_state
 
 
 class Command(BaseCommand):
@@ -62,7 +62,7 @@ class Command(BaseCommand):
         if options["check"]:
             return self.check_site(site)
         if options["run"]:
-            return single.run_task(site, options["run"], make_state(Path(place.directory)))
+            return single.run_task(site, options["run"], Path(place.directory))
         self.mind_root()
         if options["reload"]:
             from ...command.reload import Watcher
