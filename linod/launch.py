@@ -8,7 +8,14 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from . import __version__
+from .conf import Settings
+from .sites import is_same_file
+from .wire import VERSION
+
 PACKAGE = Path(__file__).parent
+# Of the Debian package: links to linod and to what it shares with a site, and to nothing else of the system's Python.
+SITE_PATH = Path("/usr/share/linod/site-path")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +30,14 @@ class Place:
     def command(self, *mode: str) -> list[str]:
         """The command that starts a process of the site: mode is 'forkserver' or 'worker'."""
         # -P: the folder of the program that is started must not shadow the site's modules.
-        return [self.python, "-P", str(PACKAGE / "site"), *mode, json.dumps(asdict(self))]
+        speaks = f"{VERSION} {__version__}"
+        return [self.python, "-P", str(for_sites() / "site"), *mode, json.dumps(asdict(self)), speaks]
+
+
+def for_sites() -> Path:
+    """This package, at a place where a site without linod may use it: what lies beside it will be seen by the site."""
+    private = SITE_PATH / PACKAGE.name
+    return private if is_same_file(private, PACKAGE) else PACKAGE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +47,9 @@ class Launch:
     place: Place
     name: str  # of the site
     state: str  # the directory of its history and its lock
+    linked: bool = False  # it is a site of this host, whose place is looked up again whenever it is loaded
     once: bool = False  # run what is due, then end
+    load_timeout: float = Settings().load_timeout  # for the first load, before the site's own settings are known
     terminal: bool = False  # somebody sits before it: a hang-up drains instead of loading the site anew
     site_fd: int | None = None  # the socket to a fork server that has loaded the site already,
     site_pid: int | None = None  # and its pid

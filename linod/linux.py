@@ -12,6 +12,11 @@ import struct
 from datetime import datetime
 from pathlib import Path
 
+try:
+    from setproctitle import setproctitle as set_title
+except ImportError:
+    set_title = None
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -42,8 +47,10 @@ def adopt_orphans() -> None:
     _call("prctl", _PR_SET_CHILD_SUBREAPER, 1)
 
 
-def name_process(name: str) -> None:
-    """Set the name that `ps` shows: the kernel's 15 bytes, and the whole title where setproctitle is installed."""
+def name_process(name: str, title: str) -> None:
+    """Set the names that others see: the kernel's 15 bytes, and the whole title where setproctitle is installed."""
+    if set_title is not None:
+        set_title(title)
     _call("prctl", _PR_SET_NAME, name.encode()[:15])
 
 

@@ -1,4 +1,4 @@
-"""The program of the daemon: `python -P linod/daemon LAUNCH`."""
+"""The program of the daemon: `python3 -I -m linod.daemon SITE`, or `python -P linod/daemon LAUNCH`."""
 
 import sys
 from pathlib import Path
@@ -10,4 +10,4 @@ if __name__ == "__main__":
         sys.path.append(str(Path(__file__).parents[2]))
     from linod.daemon.main import main
 
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from selectors import EVENT_READ, BaseSelector
 from typing import Protocol
 
+from .. import __version__
 from ..conf import Settings
-from ..errors import WireError
-from ..launch import Launch, clean_environment
+from ..errors import LinodError, WireError
+from ..launch import Launch, Place, clean_environment
 from ..task import Task
 from ..wire import VERSION, Fork, Forked, Loaded, Message, NotForked, NotLoaded, Ping, Pong, Tasks, pair, receive, send
 from .children import how_it_ended
@@ -46,6 +47,8 @@ class ForkServer:
         self.ready = False
         self.gone = False
         self.told = False  # it has said whether it could load
+        self.given_up = False  # another one loads newer code
+        self.ended_because = ""  # why we have ended it
         self.channel, self.pipe = channel, pipe
         self.deadline: Timer | None = None
         self._sites = sites
@@ -73,6 +76,8 @@ class ForkServer:
 
     def take(self, message: Message) -> None:
         """What it says."""
+        if self.given_up:
+            return
         listener = self._sites.listener
         match message:
             case Forked(serial=serial, pid=pid):
@@ -96,13 +101,22 @@ class ForkServer:
 class ForkServers:
     """The fork server that is used, and the next one while it loads."""
 
-    def __init__(self, launch: Launch, selector: BaseSelector, timers: Timers, listener: Listener) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        find_place: Callable[[], Place],
+        selector: BaseSelector,
+        timers: Timers,
+        listener: Listener,
+    ) -> None:
         self.launch, self.timers, self.listener = launch, timers, listener
+        self._find_place = find_place
         self.settings = Settings()
         self.current: ForkServer | None = None
         self._selector = selector
         self._all: dict[int, ForkServer] = {}  # by pid
         self._pause = 0.0
+        self._retry: Timer | None = None
         self._stopping = False
 
     def start(self) -> None:
@@ -116,16 +130,28 @@ class ForkServers:
 
     @property
     def loading(self) -> bool:
-        return any(not server.told for server in self._all.values())
+        return any(not (server.told or server.given_up) for server in self._all.values())
 
     def load(self) -> None:
-        """Start a fork server on the code as it is now; it takes over when it has loaded."""
+        """Start a fork server on the code as it is now; it takes over when it has loaded.
+
+        One that is loading still is given up: its code is older.
+        """
         if self._stopping:
             return
+        self.timers.cancel(self._retry)
+        for server in self._all.values():
+            if not server.told:
+                server.given_up = True
+                server.kill()
+        try:
+            command = self._find_place().command("forkserver")
+        except LinodError as error:
+            self.listener.site_not_loaded(str(error), permanent=True, traceback="")
+            return self._try_later("")
         ours, theirs = pair()
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(writing, True)
-        command = self.launch.place.command("forkserver")
         try:
             pid = os.posix_spawn(
                 command[0],
@@ -149,7 +175,7 @@ class ForkServers:
                 permanent=permanent,
                 traceback="",
             )
-            self._try_later(f"its Python cannot be started: {error.strerror}")
+            self._try_later("")
         else:
             self._watch(ForkServer(self, ours, pid, reading))
         finally:
@@ -161,7 +187,11 @@ class ForkServers:
         self._selector.register(server.channel, EVENT_READ, lambda: self._on_message(server))
         if server.pipe is not None:
             self._selector.register(server.pipe, EVENT_READ, lambda: self._on_output(server))
-        server.deadline = self.timers.after(self.settings.load_timeout, server.kill)
+        server.deadline = self.timers.after(self.settings.load_timeout, lambda: self._load_took_too_long(server))
+
+    def _load_took_too_long(self, server: ForkServer) -> None:
+        server.ended_because = f"it took longer than the load_timeout of {self.settings.load_timeout:g} s"
+        server.kill()
 
     def _on_message(self, server: ForkServer) -> None:
         try:
@@ -192,7 +222,7 @@ class ForkServers:
             server.kill()
             self.listener.site_not_loaded(
                 f"The site's linod speaks version {message.version} and the daemon version {VERSION}."
-                " Install the same version of linod for both.",
+                f" Give the site the daemon's: pip install -U linod=={__version__}",
                 permanent=True,
                 traceback="",
             )
@@ -218,20 +248,24 @@ class ForkServers:
                 server.take(message)
         self._close(server)
         was_ready, server.ready, server.gone = server.ready, False, True
-        if server is self.current or (not was_ready and self.current is None):
-            if server is self.current:
-                self.current = None
-            self._try_later(how_it_ended(status) if was_ready or not server.told else "it could not load")
-        elif not was_ready and not server.told:
-            self.listener.site_not_loaded(f"While loading, {how_it_ended(status)}.", permanent=False, traceback="")
+        how = server.ended_because or how_it_ended(status)
+        if not (was_ready or server.told or server.given_up):
+            self.listener.site_not_loaded(f"While loading, {how}.", permanent=False, traceback="")
+        if server is self.current:
+            self.current = None
+            self._try_later(how)
+        elif self.current is None:
+            self._try_later("")
         return True
 
     def _try_later(self, how: str) -> None:
-        if self._stopping or self.loading:
+        """Load the site again after a pause. `how` the last fork server ended; empty if it could not load."""
+        if self._stopping or self.loading or self.current is not None:
             return
         pause, self._pause = self._pause, min(max(1.0, 2 * self._pause), LONGEST_PAUSE)
-        self.listener.site_is_gone(how, pause)
-        self.timers.after(pause, self.load)
+        if how:
+            self.listener.site_is_gone(how, pause)
+        self._retry = self.timers.after(pause, self.load)
 
     def _let_go(self, server: ForkServer) -> None:
         """Let a fork server leave: it sees the end of its socket."""

@@ -1,38 +1,44 @@
 """The daemon's loop: load, announce, wait, start what is due, reap what ended, drain.
 
 Single-threaded, without Django, without a line of the site's code. Read `Daemon.run` and `Daemon.turn` first. What is
-due when is told in plan.py, what becomes of a run in running.py, and what a new daemon does about the past in
-recovery.py.
+due when is told in plan.py, what becomes of a run in running.py, what a new daemon does about the past in recovery.py,
+and what becomes of the site's code in loading.py.
 """
 
 from __future__ import annotations
 
 import gc
+import logging
+import os
 import selectors
 import signal
+from datetime import datetime
 from pathlib import Path
 
+from ..alert import memory as alert
 from ..conf import Settings
-from ..errors import EXIT_CONFIGURATION
-from ..launch import Launch
+from ..launch import Launch, clean_environment
 from ..linux import boot_id
-from ..task import Task
+from ..task import Policies, Task
 from ..wire import Loaded
-from .clock import Timers, WallClock, monotonic
+from .answers import Answers
+from .clock import Timer, Timers, WallClock, monotonic, now
 from .control import Control
-from .forkserver import ForkServer, ForkServers
 from .history import History
+from .loading import Loading
 from .notify import Notifier
 from .plan import Plan
 from .recovery import Recovery
-from .reporter import Reporter
+from .reporter import Reporter, short_clock
 from .running import Running
 from .signals import Signals
+from .status import StatusLine, describe
 from .workers import Workers
 
 # Seconds. Whoever stops a whole process group often signals its leader too: that is one wish, not two.
 ONE_WISH = 0.2
-ERRNO_INVALID = 22  # what systemd shows beside the status of a unit that cannot be configured
+STEADY_AFTER = 30.0  # seconds that a site must have run before people are told that it is back
+LAST_WORDS = 10.0  # seconds that history gets at the end of a drain, before systemd kills us
 
 
 class Daemon:
@@ -41,7 +47,7 @@ class Daemon:
     def __init__(self, launch: Launch, history: History, reporter: Reporter, notifier: Notifier, lock: int) -> None:
         self.launch, self.history, self.reporter, self.notifier = launch, history, reporter, notifier
         self.boot = boot_id()
-        self.settings = Settings()
+        self.settings = Settings(load_timeout=launch.load_timeout)
         self.selector = selectors.DefaultSelector()
         self.timers = Timers()
         self.wall_clock = WallClock()
@@ -49,14 +55,18 @@ class Daemon:
         self.plan = Plan(history, reporter, self.boot, once=launch.once)
         self.running = Running(self.plan, history, self.timers, reporter)
         self.workers = self.running.workers = Workers(self.selector, self.timers, lock, self.running)
-        self.sites = ForkServers(launch, self.selector, self.timers, self)
-        self.control = Control(Path(launch.state), self.selector, self.running)
-        self.loaded_once = False
+        self.loading = Loading(launch, self, self.plan, self.workers, reporter, notifier, self.selector, self.timers)
+        self.answers = Answers(self.loading, self.plan, self.running, history, reporter)
+        self.control = Control(Path(launch.state), self.selector, self.running, self.answers)
+        self.status = StatusLine(notifier, reporter, self.timers, self.describe)
+        self.steady: Timer | None = None
         self.draining = False
+        self.drained_at: datetime | None = None
         self.asked_at = 0.0
         self.killed_by = 0  # the signal that asked a second time
         self.in_trouble = False  # history cannot be written
         self.exit_code: int | None = None
+        self.use(self.settings)
 
     # The story
 
@@ -78,9 +88,9 @@ class Daemon:
             self.selector.register(source, selectors.EVENT_READ, callback)
         self.past = self.history.past()
         self.plan.resume(self.past)
-        self.sites.start()
+        self.loading.start(self.settings)
         # A fork server that the command line gave us may have ended before we could hear of it.
-        self.workers.reap(self.sites.ended)
+        self.workers.reap(self.loading.servers.ended)
 
     def turn(self) -> None:
         """One pass: wait, take in what happened, start what is due."""
@@ -94,7 +104,10 @@ class Daemon:
         self.running.fork_ahead()
         self.see_whether_all_is_done()
         self.history.turn_finished()
+        if complaint := self.notifier.complaint():
+            self.reporter.notify_trouble(complaint)
         self.reporter.turn_finished()
+        self.status.turn_finished()
         self.notifier.turn_finished()
 
     def wait(self) -> None:
@@ -108,7 +121,12 @@ class Daemon:
 
     def patience(self) -> float | None:
         """How long nothing needs to be done by the monotonic clock, in seconds; None: until something happens."""
-        limits = (self.timers.next(), self.notifier.next_ping(), self.running.next_room())
+        limits = (
+            self.timers.next(),
+            self.notifier.next_ping(),
+            self.running.next_room(),
+            self.reporter.next_flush(),
+        )
         return min((limit for limit in limits if limit is not None), default=None)
 
     def watch_clock(self) -> None:
@@ -128,63 +146,52 @@ class Daemon:
             self.reporter.history_back()
         self.in_trouble = bool(trouble)
 
-    # The site
+    # The site, as loading.py tells of it
 
-    def site_loaded(self, server: ForkServer, tasks: list[Task], loaded: Loaded) -> None:
-        """The site's tasks are known: plan them, and announce that we are ready."""
-        self.use(Settings(**loaded.settings))
-        self.workers.renew(server)
-        if loaded.threads:
-            self.reporter.site_has_threads(loaded.threads)
-        if not loaded.uses_linod or not tasks:
-            self.reporter.nothing_to_do(uses_linod=loaded.uses_linod)
-            return self.drain()
-        if self.loaded_once:
-            self.reporter.site_changed(self.plan.adopt(tasks, None))
-        else:
-            self.loaded_once = True
-            self.plan.adopt(tasks, self.past)
-            Recovery(
-                self.past, self.plan, self.running, self.history, self.reporter, self.boot, once=self.launch.once
-            ).account()
-            self.reporter.site_loaded(len(tasks), self.plan.describe_next())
-            # The plan stays; no collection needs to look at it again.
-            gc.freeze()
-        self.notifier.ready()
-        self.notifier.status(f"{len(tasks)} tasks. {self.plan.describe_next()}")
-
-    def site_not_loaded(self, reason: str, *, permanent: bool, traceback: str) -> None:
-        """It cannot be loaded: give up where a later try would say the same, else go on with what there is."""
-        self.reporter.site_not_loaded(reason, traceback)
-        if self.loaded_once:
-            return
-        if permanent:
-            self.notifier.failed(reason, ERRNO_INVALID)
-            self.exit_code = EXIT_CONFIGURATION
-        else:
-            self.notifier.ready()
-            self.notifier.status(f"waiting for the site: {reason}")
-
-    def site_is_gone(self, how: str, pause: float) -> None:
-        self.workers.server = None
-        if not self.draining:
-            self.reporter.site_is_gone(how, pause)
-
-    def site_wrote(self, text: str) -> None:
-        self.reporter.site_wrote(text)
-
-    def forked(self, serial: int, pid: int) -> None:
-        self.workers.forked(serial, pid)
-
-    def not_forked(self, serial: int, reason: str) -> None:
-        self.reporter.not_forked(reason)
-        self.workers.not_forked(serial)
+    def begin_with(self, tasks: list[Task]) -> None:
+        """The site is loaded for the first time: account for the past, and plan."""
+        self.plan.adopt(tasks, self.past)
+        Recovery(
+            self.past, self.plan, self.running, self.history, self.reporter, self.boot, once=self.launch.once
+        ).account()
+        self.reporter.site_loaded(len(tasks), self.plan.describe_next())
+        # The plan stays; no collection needs to look at it again.
+        gc.freeze()
 
     def use(self, settings: Settings) -> None:
         """Go on with the settings of the site."""
-        self.settings = self.workers.settings = self.sites.settings = self.history.settings = settings
+        self.settings = self.workers.settings = self.loading.servers.settings = self.history.settings = settings
         self.reporter.all_runs = settings.log_runs == "all"
         self.running.use(settings)
+
+    def remember(self, loaded: Loaded) -> None:
+        """Keep how the site sends mail, for when it cannot be loaded; tell soon that it is back, if it had failed."""
+        if not self.launch.linked:
+            return
+        if problem := alert.remember(Path(self.launch.state), loaded.mail):
+            self.reporter.say(problem, logging.WARNING)
+        if self.launch.once:
+            return  # a pass that has ended well tells it itself
+        self.timers.cancel(self.steady)
+        self.steady = self.timers.after(STEADY_AFTER, self.tell_recovery)
+
+    def tell_recovery(self) -> None:
+        """A process of its own sends the mail, if people know that the site had failed."""
+        if command := alert.recovery_command(Path(self.launch.state), self.launch.name):
+            os.posix_spawn(command[0], command, clean_environment())
+
+    def describe(self) -> str:
+        """What there is, what runs, what comes next, what went wrong: one line for `systemctl status`."""
+        if sentence := self.loading.nothing:
+            return sentence
+        if reason := self.loading.waiting_for:
+            return f"waiting for the site: {reason}"
+        coming = f"Stopping since {short_clock(self.drained_at)}." if self.drained_at else self.plan.describe_next()
+        failure, trouble = self.reporter.describe_failure(), self.history.trouble
+        return describe(len(self.plan.entries), self.running.live.values(), coming, failure, trouble)
+
+    def tell_status(self) -> None:
+        self.status.tell()
 
     # The end
 
@@ -192,9 +199,9 @@ class Daemon:
         """Do what signals ask for."""
         for number in self.signals.take():
             if number == signal.SIGCHLD:
-                self.workers.reap(self.sites.ended)
+                self.workers.reap(self.loading.servers.ended)
             elif number == signal.SIGHUP and not self.launch.terminal:
-                self.sites.load()
+                self.loading.reload()
             elif not self.draining:
                 self.asked_at = monotonic()
                 self.reporter.draining(signal.Signals(number).name, len(self.running.live))
@@ -204,29 +211,41 @@ class Daemon:
 
     def drain(self) -> None:
         """Start nothing more; let what runs end."""
-        self.draining = True
+        self.draining, self.drained_at = True, now()
         self.notifier.stopping()
+        self.ask_for_time(self.settings.drain_timeout)
+        self.loading.end_reload("The daemon is about to stop.")
         self.plan.close()
         self.running.close()
-        self.sites.stop()
+        self.loading.servers.stop()
         self.timers.after(self.settings.drain_timeout, self.stop_waiting)
+
+    def leave(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+
+    def ask_for_time(self, seconds: float) -> None:
+        """Let systemd wait for runs whose tasks have announced a longer grace than usual, when they must end."""
+        grace = max((live.task.policies.grace for live in self.running.live.values()), default=0.0)
+        if grace > Policies().grace:
+            self.notifier.extend(seconds + grace + LAST_WORDS)
 
     def stop_waiting(self) -> None:
         """The drain has lasted long enough: ask what still runs to end, then see to it."""
+        self.ask_for_time(0)
         self.running.end_all("the daemon stops")
-        self.control.close()
+        self.control.part_with_guests()
 
     def kill_everything(self, number: int) -> None:
         """Asked a second time: end at once."""
         self.killed_by = number
         self.reporter.killing(len(self.running.live))
         self.running.kill_all("the daemon was told twice to stop")
-        self.control.close()
+        self.control.part_with_guests()
 
     def see_whether_all_is_done(self) -> None:
         """Leave when a drain is over; begin one when all that was due once has been run."""
         if self.draining:
-            if not self.running.live and not len(self.workers) and not len(self.sites):
+            if not self.running.live and not len(self.workers) and not len(self.loading.servers):
                 self.exit_code = 128 + self.killed_by if self.killed_by else 0
-        elif self.launch.once and self.loaded_once and self.plan.is_empty() and self.running.is_empty():
+        elif self.launch.once and self.loading.loaded_once and self.plan.is_empty() and self.running.is_empty():
             self.drain()

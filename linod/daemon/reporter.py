@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from ..runs import Outcome, Run
 from ..task import Task
+from ..words import brief_clock, clock, count, duration
 from .clock import now
 from .output import Line
 
 if TYPE_CHECKING:
+    from ..archive import PauseRecord
     from .plan import Changes
 
 HOUR = 3600.0
@@ -42,6 +44,8 @@ class Sink(Protocol):
 
     def write(self, record: Record) -> None: ...
     def flush(self) -> None: ...
+    def next_flush(self) -> float | None: ...
+    def close(self) -> None: ...
 
 
 @dataclass
@@ -50,6 +54,8 @@ class Reporter:
 
     sink: Sink
     all_runs: bool = False
+    happened: int = 0  # how much there was to tell, whether it was said or not
+    last_failure: tuple[str, Run] | None = None  # of a task, by its label, that hasn't succeeded since
     _said_start: set[int] = field(default_factory=set)
 
     # The site
@@ -57,8 +63,11 @@ class Reporter:
     def site_loaded(self, tasks: int, next_start: str) -> None:
         self._say("loaded", f"{count(tasks, 'task')}. {next_start}".strip())
 
-    def nothing_to_do(self, *, uses_linod: bool) -> None:
-        self._say("nothing", "This site has no scheduled jobs." if uses_linod else "This site does not use linod.")
+    def nothing_to_do(self, *, uses_linod: bool) -> str:
+        """The sentence is returned as well: it is the status of the service."""
+        text = "This site has no scheduled jobs." if uses_linod else "This site does not use linod."
+        self._say("nothing", text)
+        return text
 
     def site_changed(self, changes: Changes) -> None:
         parts = [
@@ -72,9 +81,25 @@ class Reporter:
     def site_not_loaded(self, reason: str, traceback: str) -> None:
         self._say("not_loaded", f"The site cannot be loaded: {reason}", logging.ERROR, detail=traceback)
 
+    def reloading(self) -> None:
+        self._say("reloading", "Loading the site anew.")
+
+    def reloaded(self, tasks: int, next_start: str) -> None:
+        self._say("reloaded", f"The site's new code is in use. {count(tasks, 'task')}. {next_start}".strip())
+
+    def reload_failed(self, reason: str, traceback: str) -> None:
+        text = f"The site's new code cannot be loaded, the old one goes on: {reason}"
+        self._say("reload_failed", text, logging.ERROR, detail=traceback)
+
+    def override_complaint(self, complaint: str) -> None:
+        self._say("override", complaint, logging.WARNING)
+
     def site_is_gone(self, how: str, pause: float) -> None:
         when = f"in {duration(pause)}" if pause else "now"
         self._say("site_gone", f"The site's fork server is gone: {how}. It is started again {when}.", logging.WARNING)
+
+    def site_is_back(self) -> None:
+        self._say("site_back", "The site is loaded again.")
 
     def site_has_threads(self, threads: list[str]) -> None:
         self._say(
@@ -94,6 +119,7 @@ class Reporter:
     # Runs
 
     def run_started(self, task: Task, run: Run) -> None:
+        self.happened += 1
         if self._wants(task):
             self._said_start.add(run.id)
             self._say("started", f"{task.label} started", task=task, run=run)
@@ -110,6 +136,8 @@ class Reporter:
 
         A failure that repeats itself is told in one line: the traceback was shown the first time, and history has it.
         """
+        self.happened += 1
+        self._note_failure(task.label, run)
         said_start = run.id in self._said_start
         self._said_start.discard(run.id)
         if run.outcome is Outcome.SUCCEEDED:
@@ -130,6 +158,7 @@ class Reporter:
 
     def run_lost(self, task: Task | None, run: Run) -> None:
         label = task.label if task else run.task
+        self._note_failure(label, run)
         self._say(
             "lost", f"{label}, due at {clock(run.due)}, was lost: {run.reason}", logging.ERROR, task=task, run=run
         )
@@ -143,6 +172,16 @@ class Reporter:
 
     def retrying(self, task: Task, run: Run, delay: float) -> None:
         self._say("retry", f"{task.label} is tried again in {duration(delay)}", task=task, run=run)
+
+    def asked(self, task: Task, run: Run, by: str) -> None:
+        self._say("asked", f"{task.label} is run now, asked for by {by}", task=task, run=run)
+
+    def paused(self, label: str, pause: PauseRecord) -> None:
+        reason = f": {pause.reason}" if pause.reason else ""
+        self._say("paused", f"{label or 'The whole site'} is paused by {pause.by}{reason}", logging.WARNING)
+
+    def resumed(self, label: str, by: str) -> None:
+        self._say("resumed", f"{label or 'The whole site'} is resumed by {by}")
 
     def claim_refused(self, task: Task, run: Run) -> None:
         self._say(
@@ -186,13 +225,36 @@ class Reporter:
         """Let all that was said in one turn of the loop be read."""
         self.sink.flush()
 
+    def next_flush(self) -> float | None:
+        """Seconds until another turn should be finished, because not all could be written; None: all is."""
+        return self.sink.next_flush()
+
+    def close(self) -> None:
+        """Let all that was said be read before this process ends."""
+        self.sink.close()
+
     def say(self, text: str, level: int = logging.INFO) -> None:
         self._say("message", text, level)
+
+    def describe_failure(self) -> str:
+        """What went wrong last, in a few words; nothing if that task has succeeded since."""
+        if self.last_failure is None:
+            return ""
+        label, run = self.last_failure
+        outcome = str(run.outcome).replace("_", " ")
+        return f"{label} {outcome} at {short_clock(run.ended or run.due)}: {run.reason}"
+
+    def _note_failure(self, label: str, run: Run) -> None:
+        if run.outcome and run.outcome.bad:
+            self.last_failure = label, run
+        elif self.last_failure and self.last_failure[1].task == run.task:
+            self.last_failure = None
 
     def _wants(self, task: Task) -> bool:
         return self.all_runs or task.schedule.period >= HOUR
 
     def _say(self, event: str, text: str, level: int = logging.INFO, **more: Any) -> None:
+        self.happened += 1
         self.sink.write(Record(event=event, text=text, level=level, **more))
 
 
@@ -222,6 +284,12 @@ class TextSink:
             self.stream.flush()
         except (OSError, ValueError):
             self._go_on_unseen()
+
+    def next_flush(self) -> float | None:
+        return None
+
+    def close(self) -> None:
+        self.flush()
 
     def _go_on_unseen(self) -> None:
         """The terminal is gone. What is still to be written goes nowhere, else Python would complain at its end."""
@@ -268,27 +336,10 @@ def syslog_priority(level: int) -> int:
     return 7
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def clock(instant: datetime) -> str:
-    """An instant for a person, in the host's zone."""
-    return f"{instant.astimezone():%Y-%m-%d %H:%M:%S}"
+def short_clock(instant: datetime) -> str:
+    """An instant for a person, without the day where that is today."""
+    return brief_clock(instant, now())
 
 
 def took(run: Run) -> str:
     return duration(run.duration or 0.0)
-
-
-def duration(seconds: float) -> str:
-    """A duration in the two largest units that say something."""
-    if seconds < 10:
-        return f"{seconds:.3g} s" if seconds >= 0.001 else "0 s"
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    rest, parts = round(seconds), []
-    for name, size in units:
-        amount, rest = divmod(rest, size)
-        if amount:
-            parts.append(f"{amount} {name}")
-    return " ".join(parts[:2])

@@ -18,8 +18,10 @@ from ..linux import die_with_parent, name_process
 from ..wire import VERSION, Fork, Forked, Loaded, NotForked, Ping, Pong, Tasks, receive_with_fds, send
 from . import output, worker
 from .load import Site
+from .mail import mail_settings
 
 BATCH = 60_000  # bytes of tasks in one message, about
+MOST_COMPLAINTS = 50  # more would not fit into one, and nobody reads so many
 
 
 def serve(channel: socket.socket, site: Site, place: Place) -> NoReturn:
@@ -27,7 +29,7 @@ def serve(channel: socket.socket, site: Site, place: Place) -> NoReturn:
     daemon = os.getppid()
     die_with_parent(daemon)
     forget_terminal()
-    calm_down()
+    calm_down(site)
     announce(channel, site)
     while True:
         message, fds = receive_with_fds(channel)
@@ -42,6 +44,8 @@ def serve(channel: socket.socket, site: Site, place: Place) -> NoReturn:
 
 def announce(channel: socket.socket, site: Site) -> None:
     """Tell the daemon the declared tasks."""
+    from django.conf import settings
+
     for batch in batches([declaration.task.as_dict() for declaration in site.declarations.values()]):
         send(channel, Tasks(tasks=batch))
     send(
@@ -52,6 +56,8 @@ def announce(channel: socket.socket, site: Site) -> None:
             settings=asdict(site.settings),
             threads=list(site.threads),
             zone=site.zone,
+            complaints=list(site.complaints[:MOST_COMPLAINTS]),
+            mail=mail_settings(settings),
         ),
     )
 
@@ -69,7 +75,7 @@ def batches(tasks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield batch
 
 
-def calm_down() -> None:
+def calm_down(site: Site) -> None:
     """Undo what loading may have left behind that a child must not inherit."""
     from django.db import connections
 
@@ -77,7 +83,7 @@ def calm_down() -> None:
     for name in PRIVATE:
         os.environ.pop(name, None)
     connections.close_all()
-    name_process("linod-forkserve")
+    name_process("linod-forkserve", f"linod@{site.name}: fork server")
     output.flush()  # else each child would write it again
     # What is collected now is not copied by the first collection of each worker.
     gc.collect()

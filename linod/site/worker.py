@@ -33,6 +33,8 @@ class Worker:
 
     def __init__(self, channel: socket.socket, site: Site) -> None:
         self.channel, self.site = channel, site
+        self.title = f"linod@{site.name}: worker"
+        name_process("linod-worker", self.title)
         self.caller = TerminableCaller()
         self.surroundings = hygiene.Surroundings()
         self.run = 0
@@ -58,7 +60,7 @@ class Worker:
         if declaration is None:
             return Ended(run=begin.run, outcome=Outcome.FAILED, reason=f"The site declares no task {begin.task!r}.")
         self.run, self.last_progress = begin.run, 0.0
-        name_process(declaration.task.label)
+        name_process(declaration.task.label, f"linod@{self.site.name}: {declaration.task.label}")
         os.environ.update(zip(RUN_VARIABLES, (str(begin.run), declaration.task.label), strict=True))
         hygiene.meet_connections()
         result = self.caller.call(declaration.function)
@@ -66,7 +68,7 @@ class Worker:
         for name in RUN_VARIABLES:
             os.environ.pop(name, None)
         retire = "it was terminated" if self.caller.terminated else self.surroundings.restore()
-        name_process("linod-worker")
+        name_process("linod-worker", self.title)
         return self.ended(begin, result, retire)
 
     def ended(self, begin: Begin, result: Result, retire: str) -> Ended:
@@ -131,7 +133,6 @@ def work(channel: socket.socket, site: Site) -> NoReturn:
     offer_as_victim()
     adopt_orphans()  # what a task starts stays below its worker, so that a timeout finds it
     output.catch_log_records()
-    name_process("linod-worker")
     Worker(channel, site).work()
     output.flush()
     # Not sys.exit: what the site registered with atexit belongs to the process that loaded it.

@@ -25,7 +25,7 @@ def test_a_fork_server_that_ends_before_the_daemon_is_there_is_replaced(tmp_path
     site = Site(tmp_path, TASKS)
     site.write("fragile")
     with site.daemon() as daemon:
-        daemon.wait_for("The site's fork server is gone: its process left with exit status 7. It is started again now.")
+        daemon.wait_for("The site cannot be loaded: While loading, its process left with exit status 7.")
         [run, *_] = site.wait_for_runs("ping")
         assert run.outcome is Outcome.SUCCEEDED
         assert daemon.terminate() == 0

@@ -44,7 +44,7 @@ def test_systemd_hears_how_it_goes(manager: Manager) -> None:
     notifier.status("6 tasks. Next: ping at 20:00.")
     notifier.stopping()
     assert manager.heard() == ["READY=1", "STATUS=6 tasks. Next: ping at 20:00.", "STOPPING=1"]
-    assert not notifier.complaint
+    assert not notifier.complaint()
 
 
 def test_a_status_is_told_only_when_it_is_another_one(manager: Manager) -> None:
@@ -119,7 +119,7 @@ def test_without_systemd_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     notifier.ready()
     notifier.status("x")
     notifier.turn_finished()
-    assert notifier.complaint == "" and notifier.next_ping() is None
+    assert notifier.complaint() == "" and notifier.next_ping() is None and not notifier.wanted
 
 
 def test_an_abstract_socket_is_one_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,10 +131,60 @@ def test_an_abstract_socket_is_one_as_well(monkeypatch: pytest.MonkeyPatch) -> N
     manager.socket.close()
 
 
-def test_a_notification_that_systemd_asked_for_and_that_fails_is_a_complaint(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_notification_that_systemd_asked_for_and_that_fails_is_told_once(manager: Manager, tmp_path: Path) -> None:
+    notifier = Notifier()
+    manager.socket.close()
+    for text in ("a", "b"):
+        notifier.status(text)
+    assert notifier.complaint() == "systemd wants to be notified, but that fails: Connection refused."
+    notifier.status("c")
+    assert notifier.complaint() == ""
+
+
+def test_a_socket_that_is_not_there_is_a_complaint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     notifier = Notifier()
     notifier.ready()
-    assert notifier.complaint.startswith("systemd wants to be notified, but that fails: ")
+    assert notifier.complaint().startswith("systemd wants to be notified, but that fails: ")
+
+
+def test_a_status_may_be_in_any_language(manager: Manager) -> None:
+    """The library writes Latin-1, and systemd reads nothing but UTF-8."""
+    Notifier().status("отправить_почту läuft seit 20:00 …")
+    assert manager.heard() == ["STATUS=отправить_почту läuft seit 20:00 …"]
+
+
+def test_a_status_is_cut_where_nobody_would_read_on(manager: Manager) -> None:
+    Notifier().status("x" * 100_000)
+    [message] = manager.heard()
+    assert len(message) < 500 and message.endswith("x…")
+
+
+def test_a_reload_is_told_with_its_time(manager: Manager) -> None:
+    """systemd 257 waits for ever for the end of a reload whose time it was not told."""
+    before = time.monotonic()
+    notifier = Notifier()
+    notifier.reloading()
+    notifier.ready()
+    reloading, ready = manager.heard()
+    assert ready == "READY=1" and reloading.startswith("RELOADING=1\nMONOTONIC_USEC=")
+    assert before <= int(reloading.rpartition("=")[2]) / 1e6 + 1e-6 <= time.monotonic()
+
+
+def test_more_time_is_asked_for_in_microseconds(manager: Manager) -> None:
+    Notifier().extend(90.5)
+    assert manager.heard() == ["EXTEND_TIMEOUT_USEC=90500000"]
+
+
+def test_a_manager_that_does_not_read_keeps_nobody_waiting_and_misses_nothing_that_matters(manager: Manager) -> None:
+    notifier = Notifier()
+    for number in range(1000):  # its queue takes a few of them
+        notifier.status(str(number))
+    notifier.ready()
+    heard = manager.heard()
+    notifier.turn_finished()
+    heard += manager.heard()
+    notifier.turn_finished()
+    heard += manager.heard()
+    assert heard[-2:] == ["STATUS=999", "READY=1"] and len(heard) < 1000
+    assert notifier.complaint() == ""

@@ -16,10 +16,11 @@ import pytest
 
 from linod.daemon.output import Line
 from linod.daemon.plan import Changes
-from linod.daemon.reporter import Record, Reporter, TextSink, clock, count, duration, syslog_priority
+from linod.daemon.reporter import Record, Reporter, TextSink, syslog_priority
 from linod.runs import Outcome, Run
 from linod.schedules import Interval
 from linod.task import Task
+from linod.words import clock, count, duration
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -123,6 +124,12 @@ SAID: list[tuple[Callable[[Reporter], None], str]] = [
     (lambda r: r.site_not_loaded("it is down", ""), "The site cannot be loaded: it is down"),
     (lambda r: r.site_is_gone("it died", 0), "The site's fork server is gone: it died. It is started again now."),
     (lambda r: r.site_is_gone("it died", 60), "The site's fork server is gone: it died. It is started again in 1 min."),
+    (lambda r: r.site_is_back(), "The site is loaded again."),
+    (lambda r: r.reloading(), "Loading the site anew."),
+    (lambda r: r.reloaded(2, "Next: ping."), "The site's new code is in use. 2 tasks. Next: ping."),
+    (lambda r: r.reload_failed("no", ""), "The site's new code cannot be loaded, the old one goes on: no"),
+    (lambda r: r.nothing_to_do(uses_linod=False), "This site does not use linod."),
+    (lambda r: r.nothing_to_do(uses_linod=True), "This site has no scheduled jobs."),
     (lambda r: r.run_skipped(OFTEN, run(reason="busy")), f"ping, due at {clock(NOON)}, is skipped: busy"),
     (
         lambda r: r.run_skipped(OFTEN, run(reason="busy", dues=3)),

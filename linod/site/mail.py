@@ -1,0 +1,78 @@
+"""How the site sends mail: what the daemon notes, so that people can be told when the site no longer works."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+SMTP = "django.core.mail.backends.smtp.EmailBackend"
+
+
+def mail_settings(settings: Any) -> dict[str, Any]:
+    """ADMINS, SERVER_EMAIL and the mail server, with the names of linod.alert.memory.Mail.
+
+    There is a server only where the site uses one: a site that writes mails to files must not begin to send them. Never
+    raises, for a mistake in there is no reason not to run tasks.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Django 6.1 warns of each of the older settings
+            return people(settings) | server(settings)
+    except Exception as error:
+        return {"lacking": f"its mail settings cannot be read ({type(error).__name__}: {error})"}
+
+
+def people(settings: Any) -> dict[str, Any]:
+    return {
+        "to": list(addresses(settings.ADMINS)),
+        "sender": settings.SERVER_EMAIL,
+        "prefix": settings.EMAIL_SUBJECT_PREFIX,
+    }
+
+
+def addresses(admins: Iterable[Any]) -> Iterable[str]:
+    """ADMINS are addresses, or pairs of a name and an address."""
+    for admin in admins:
+        yield str(admin if isinstance(admin, str) else admin[1])
+
+
+def server(settings: Any) -> dict[str, Any]:
+    if mailers := getattr(settings, "MAILERS", None):
+        return server_of_mailer(mailers.get("default", {}))
+    if settings.EMAIL_BACKEND != SMTP:
+        return no_server(settings.EMAIL_BACKEND)
+    return {
+        "host": settings.EMAIL_HOST,
+        "port": settings.EMAIL_PORT,
+        "user": settings.EMAIL_HOST_USER or "",
+        "password": settings.EMAIL_HOST_PASSWORD or "",
+        "starttls": bool(settings.EMAIL_USE_TLS),
+        "ssl": bool(settings.EMAIL_USE_SSL),
+        **patience(settings.EMAIL_TIMEOUT),
+    }
+
+
+def server_of_mailer(mailer: Mapping[str, Any]) -> dict[str, Any]:
+    """MAILERS of Django 6.1 and newer."""
+    backend, options = mailer.get("BACKEND", ""), mailer.get("OPTIONS", {})
+    if backend != SMTP:
+        return no_server(backend)
+    starttls, ssl = bool(options.get("use_tls")), bool(options.get("use_ssl"))
+    return {
+        "host": options.get("host", ""),
+        "port": options.get("port") or (465 if ssl else 587 if starttls else 25),
+        "user": options.get("username") or "",
+        "password": options.get("password") or "",
+        "starttls": starttls,
+        "ssl": ssl,
+        **patience(options.get("timeout")),
+    }
+
+
+def no_server(backend: str) -> dict[str, Any]:
+    return {"lacking": f"the site sends mail with {backend or 'nothing'}, not through a mail server"}
+
+
+def patience(seconds: float | None) -> dict[str, Any]:
+    return {"timeout": float(seconds)} if seconds else {}
