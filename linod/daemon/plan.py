@@ -78,8 +78,9 @@ class Plan:
             if entry_or_none is None:
                 changes.new.append(task.label)
                 self._add(task, position, past, gone)
-            elif entry_or_none.task != task:
-                changes.changed.append(task.label)
+            elif entry_or_none.task != task or entry_or_none.position != position:
+                if without_places(entry_or_none.task) != without_places(task):
+                    changes.changed.append(task.label)
                 self._change(entry_or_none, task, position)
         return changes
 
@@ -116,6 +117,7 @@ class Plan:
 
     def _change(self, entry: Entry, task: Task, position: int) -> None:
         """A task is declared otherwise than before; with another schedule, it was released, and begins anew."""
+        entry.position = position
         if is_same_plan(entry.task, task):
             entry.task = task
         else:
@@ -377,6 +379,11 @@ class Plan:
             return "Nothing is due."
         instant, entry = min(coming, key=lambda pair: (pair[0], pair[1].position))
         return f"Next: {entry.task.label} at {short_clock(instant)}."
+
+
+def without_places(task: Task) -> Task:
+    """A task without the places in files where it is written: a new line above them is no news."""
+    return replace(task, source="", overridden=tuple(text.partition(":")[0] for text in task.overridden))
 
 
 def is_same_plan(one: Task, other: Task) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
@@ -157,6 +158,16 @@ def test_a_task_with_another_schedule_is_due_by_that_one(world: World) -> None:
     world.advance(seconds=55)
     assert world.plan.adopt([every(600)], None).changed == ["often"]
     assert world.advance(minutes=15) == [("often", NOON + timedelta(minutes=10))]
+
+
+def test_a_task_that_has_only_moved_in_its_file_is_no_news(world: World) -> None:
+    before = replace(every(60), source="app/tasks.py:7", overridden=("every: /etc/linod/shop.toml:3",))
+    moved = replace(before, source="app/tasks.py:9", overridden=("every: /etc/linod/shop.toml:5",))
+    world.adopt(before)
+    changes = world.plan.adopt([daily(13), moved], None)
+    assert (changes.new, changes.changed) == (["daily"], [])
+    entry = world.plan.entries["app.often"]
+    assert (entry.task.source, entry.position) == ("app/tasks.py:9", 1)
 
 
 def test_a_disabled_task_is_never_due(world: World) -> None:
