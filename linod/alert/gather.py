@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from ..sites import HostSite
 
@@ -114,8 +115,26 @@ def has_given_up(shown: Mapping[str, str]) -> bool:
 
 
 def last_lines(unit: str) -> tuple[str, ...]:
-    text = output_of("journalctl", "--quiet", "--no-pager", f"--lines={LINES}", "--output=short-iso", f"--unit={unit}")
-    return tuple(text.splitlines())
+    """The end of a unit's journal, with what systemd says of it."""
+    try:
+        from systemd.journal import Reader
+    except ImportError:
+        about = ("--quiet", "--no-pager", f"--lines={LINES}", "--output=short-iso", f"--unit={unit}")
+        return tuple(output_of("journalctl", *about).splitlines())
+    with Reader() as reader:
+        reader.add_match(_SYSTEMD_UNIT=unit)
+        reader.add_disjunction()
+        reader.add_match("_PID=1", UNIT=unit)
+        reader.seek_tail()
+        entries = [entry for _ in range(LINES) if (entry := reader.get_previous())]
+    lines = [line for entry in reversed(entries) for line in line_of(entry).splitlines()]
+    return tuple(lines[-2 * LINES :])
+
+
+def line_of(entry: Mapping[str, Any]) -> str:
+    """An entry of the journal as journalctl shows it."""
+    who = entry.get("SYSLOG_IDENTIFIER") or entry.get("_COMM", "")
+    return f"{entry['__REALTIME_TIMESTAMP']:%Y-%m-%d %H:%M:%S} {who}: {entry.get('MESSAGE', '')}"
 
 
 def output_of(*command: str) -> str:

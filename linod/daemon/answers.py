@@ -11,6 +11,7 @@ from ..errors import LinodError
 from ..instants import to_micros
 from ..names import find_task
 from ..runs import Outcome
+from ..task import Task
 from ..wire import Ask, Cancel, Done, Pause, Reload, Resume, RunNow, Standing
 from ..words import duration
 from .clock import now
@@ -102,7 +103,7 @@ class Answers:
         before, by = pauses.get(id), one_line(request.by) or caller.name
         pause = make_pause(before, task=id, reason=request.reason, by=by, now=now())
         self._running.pause(pause)
-        self._reporter.paused(labels.get(id, id), pause)
+        self._reporter.paused(labels.get(id, id), self._task(id), pause)
         self._confirm(caller, say_paused(labels.get(id, id), pause, before))
 
     def _resume(self, caller: Caller, request: Resume) -> None:
@@ -111,8 +112,12 @@ class Answers:
         before = pauses.get(id)
         if before is not None:
             self._plan.unpause(id)
-            self._reporter.resumed(labels.get(id, id), one_line(request.by) or caller.name)
+            self._reporter.resumed(labels.get(id, id), self._task(id), one_line(request.by) or caller.name)
         self._confirm(caller, say_resumed(labels.get(id, id), before, pauses.get(SITE)))
+
+    def _task(self, id: str) -> Task | None:
+        entry = self._plan.entries.get(id)
+        return entry.task if entry else None
 
     def _confirm(self, caller: Caller, text: str) -> None:
         """Say that something is done, when a crash of the host could not undo it any more."""

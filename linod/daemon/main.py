@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
         return code
     except LinodError as error:
         # That the daemon has the site is what a timer finds each minute, where somebody has started both.
-        reporter.say(str(error), logging.DEBUG if once and isinstance(error, SiteLocked) else logging.ERROR)
+        reporter.not_started(str(error), logging.DEBUG if once and isinstance(error, SiteLocked) else logging.ERROR)
         notifier.failed(str(error), 22 if isinstance(error, ConfigurationError) else 1)
         return EXIT_CONFIGURATION if isinstance(error, sites.UnknownSite) else error.exit_code
     except Exception as error:

@@ -63,6 +63,9 @@ class Reporter:
     def site_loaded(self, tasks: int, next_start: str) -> None:
         self._say("loaded", f"{count(tasks, 'task')}. {next_start}".strip())
 
+    def not_started(self, reason: str, level: int = logging.ERROR) -> None:
+        self._say("not_started", reason, level)
+
     def nothing_to_do(self, *, uses_linod: bool) -> str:
         """The sentence is returned as well: it is the status of the service."""
         text = "This site has no scheduled jobs." if uses_linod else "This site does not use linod."
@@ -176,12 +179,14 @@ class Reporter:
     def asked(self, task: Task, run: Run, by: str) -> None:
         self._say("asked", f"{task.label} is run now, asked for by {by}", task=task, run=run)
 
-    def paused(self, label: str, pause: PauseRecord) -> None:
+    def paused(self, label: str, task: Task | None, pause: PauseRecord) -> None:
+        """`label`: that of the task, which may be declared no more; empty for the whole site."""
         reason = f": {pause.reason}" if pause.reason else ""
-        self._say("paused", f"{label or 'The whole site'} is paused by {pause.by}{reason}", logging.WARNING)
+        text = f"{label or 'The whole site'} is paused by {pause.by}{reason}"
+        self._say("paused", text, logging.WARNING, task=task)
 
-    def resumed(self, label: str, by: str) -> None:
-        self._say("resumed", f"{label or 'The whole site'} is resumed by {by}")
+    def resumed(self, label: str, task: Task | None, by: str) -> None:
+        self._say("resumed", f"{label or 'The whole site'} is resumed by {by}", task=task)
 
     def claim_refused(self, task: Task, run: Run) -> None:
         self._say(

@@ -12,6 +12,7 @@ import email
 import email.policy
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,12 @@ class Handler:
         await asyncio.sleep(self.options.delay)
         return "250 OK"
 
+    def authenticate(self, server, session, envelope, mechanism, data):
+        from aiosmtpd.smtp import AuthResult
+
+        given = f"{data.login.decode()}:{data.password.decode()}"
+        return AuthResult(success=given == self.options.login, handled=False)
+
     def is_busy_for(self, address):
         """Decide by recipient and attempt, so that the order of the mails doesn't matter."""
         attempt = self.attempts[address] = self.attempts.get(address, 0) + 1
@@ -128,10 +135,24 @@ async def serve(options):
     if options.until_eof:
         loop.add_reader(sys.stdin, over.set)
     handler = Handler(options)
+    context = None
+    if options.certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(options.certificate)
     server = await loop.create_server(
-        lambda: SMTP(handler, enable_SMTPUTF8=True, ident="linod test server"),
+        lambda: SMTP(
+            handler,
+            enable_SMTPUTF8=True,
+            ident="linod test server",
+            tls_context=context if options.starttls else None,
+            require_starttls=options.starttls,
+            authenticator=handler.authenticate if options.login else None,
+            auth_required=bool(options.login),
+            auth_require_tls=options.starttls,
+        ),
         "127.0.0.1",
         options.port,
+        ssl=None if options.starttls else context,
     )
     print(f"Listening on 127.0.0.1 port {server.sockets[0].getsockname()[1]}", flush=True)
     await over.wait()
@@ -149,6 +170,9 @@ def parse_options():
     add("--refuse-while", type=Path, metavar="FILE", help="say 451 to all while FILE exists")
     add("--drop-every", type=int, metavar="N", help="hang up instead of taking every Nth mail")
     add("--delay", type=float, default=0, metavar="S", help="seconds between storing and answering")
+    add("--login", metavar="USER:PASSWORD", help="take mail only from who knows them")
+    add("--certificate", type=Path, metavar="PEM", help="speak TLS, with a certificate and its key")
+    add("--starttls", action="store_true", help="not from the first byte, but after STARTTLS")
     add("--verbose", action="store_true", help="print a line for each mail and refusal")
     add("--until-eof", action="store_true", help="end when standard input is closed")
     return parser.parse_args()

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from linod.daemon.journal import LAST_WORDS, MESSAGE_IDS, MOST_WAITING, TRY_AGAIN, JournalSink, reads_our_output
+from linod.daemon.journal import MESSAGE_IDS, JournalSink, reads_our_output
 from linod.daemon.output import Line
 from linod.daemon.reporter import Record, Reporter
+from linod.daemon.sender import LAST_WORDS, MOST_WAITING, TRY_AGAIN
 from linod.runs import Outcome, Run
 from linod.schedules import Interval
 from linod.task import Task
