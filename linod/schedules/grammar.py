@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from datetime import datetime, time, timedelta, tzinfo
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DeclarationError
 from .adjusted import Jittered, Until
@@ -106,7 +106,7 @@ def take_registered_jobs() -> list[Job]:
 
     They are taken away from there: a second look must not find them again.
     """
-    package = sys.modules.get("schedule")
+    package = _package()
     if package is None:
         return []
     jobs = list(package.get_jobs())
@@ -155,5 +155,11 @@ def _instant(until: object) -> datetime:
 
 
 def _is_job(value: object) -> bool:
-    package = sys.modules.get("schedule")
+    package = _package()
     return package is not None and isinstance(value, package.Job)
+
+
+def _package() -> Any:
+    """The `schedule` package, where the site has imported it; None for another module of that name."""
+    package = sys.modules.get("schedule")
+    return package if hasattr(package, "default_scheduler") else None

@@ -13,15 +13,21 @@ from ..linux import die_with_parent
 from ..wire import send
 from . import forkserver, worker
 from .load import Site, load
+from .look import look
 from .trouble import why_not
 
 CHANNEL = 3  # the first descriptor after the standard ones: the socket to the daemon
 
 
 def main(mode: str, place: str) -> NoReturn:
-    """Load the site and become its fork server, or a worker of its own where the site cannot be forked."""
+    """Load the site and become its fork server, or a worker of its own where the site cannot be forked.
+
+    Or only tell what there is, for `linodctl check`.
+    """
     die_with_parent(os.getppid())
     where = Place(**json.loads(place))
+    if mode == "check":
+        look(where)
     channel = socket.socket(fileno=CHANNEL)
     channel.set_inheritable(False)
     if mode == "worker":

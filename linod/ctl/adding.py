@@ -1,0 +1,283 @@
+"""`linodctl add` and `linodctl remove`: what makes a directory a site of this host."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .. import sites
+from ..errors import ConfigurationError, LinodError
+from ..sites import HostSite
+from ..state import user_name
+from . import units
+from .accounts import find_account, find_group
+from .parsing import Command, Options, UsageError
+from .survey import who_runs
+
+ADMIN_UNITS = Path("/etc/systemd/system")
+TIMER_STAMPS = Path("/var/lib/systemd/timers")
+DROP_IN = "user.conf"
+# The first line of what is written here, by which it is known again.
+OURS = "# Written by linodctl add; linodctl remove takes it away.\n"
+
+
+class Add(Command):
+    details = (
+        "DIR is the directory with the site's manage.py. Nothing is started: when the site is added, this says what"
+        " to type next."
+    )
+    examples = (
+        "linodctl add myprj /usr/local/lino/myprj",
+        "linodctl add shop /srv/shop --user shop --python /srv/shop/py312/bin/python",
+        "linodctl add shop /srv/shop --settings shop.settings.production --dry-run",
+    )
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", metavar="SITE", help="how the site shall be called")
+        parser.add_argument("directory", metavar="DIR", help="where its manage.py is")
+        parser.add_argument("--user", help="who runs its tasks (www-data)")
+        parser.add_argument("--group", help="with which group (that of the user)")
+        parser.add_argument("--python", help="its interpreter (that of its env, .venv or venv, else the system's)")
+        parser.add_argument("--settings", help="its settings module (what its manage.py says)")
+        parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+    def run(self, options: Options) -> int:
+        site, directory = HostSite(name=options.name), Path(os.path.abspath(options.directory))
+        require_free(site, directory)
+        require_manage(directory)
+        require_accounts(options.user, options.group)
+        files = dict(files_for(site, options))
+        if options.dry_run:
+            return show_plan(options, site, directory, files)
+        make(site, directory, files)
+        if options.json:
+            options.screen.json({"site": site.name, "directory": str(directory), "files": [str(p) for p in files]})
+            return 0
+        return say_what_next(options, site, directory)
+
+
+class Remove(Command):
+    details = (
+        "Its directory stays as it is, and so does its history, unless --purge is given. A site that runs, or would"
+        " run after the next boot, is not removed."
+    )
+    examples = ("linodctl remove myprj", "linodctl remove myprj --purge")
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", metavar="SITE", help="the name of a site")
+        parser.add_argument("--purge", action="store_true", help="also delete its history and all its configuration")
+
+    def run(self, options: Options) -> int:
+        site = sites.find(options.name)
+        require_stopped(site)
+        if options.purge and site.state.is_symlink():
+            raise ConfigurationError(f"{site.state} is a link.", "See where it leads, and remove it by hand.")
+        with rights():
+            removed = list(remove(site, purge=options.purge))
+        units.systemctl("daemon-reload")
+        if options.json:
+            options.screen.json({"site": site.name, "removed": [str(path) for path in removed]})
+            return 0
+        for path in removed:
+            options.screen.line(f"Removed {path}")
+        for path in filter(os.path.lexists, (site.state, site.overrides, site.environment)):
+            options.screen.line(f"{path} is still there; linodctl remove --purge would have removed it.")
+        return 0
+
+
+# Before
+
+
+def require_free(site: HostSite, directory: Path) -> None:
+    """Raises where the name or the directory is a site already."""
+    sites.check_name(site.name)
+    if os.path.lexists(site.link):
+        raise UsageError(
+            f"There is a site {site.name!r} already, in {site.directory}."
+            if site.link.is_symlink()
+            else f"{site.link} is there already, and is no link.",
+            f"Choose another name, or first: linodctl remove {site.name}",
+        )
+    if other := sites.linked_name(directory):
+        raise UsageError(
+            f"{directory} is a site already, by the name of {other!r}.", f"See it with: linodctl list {other}"
+        )
+
+
+def require_manage(directory: Path) -> None:
+    if not os.path.isdir(directory):
+        raise UsageError(f"There is no directory {directory}.", "Give the one with the site's manage.py.")
+    if not os.path.isfile(directory / "manage.py"):
+        raise UsageError(f"There is no manage.py in {directory}.", "Give the directory that has it.")
+
+
+def require_accounts(user: str | None, group: str | None) -> None:
+    if user and find_account(user).uid == 0:
+        raise UsageError("The tasks of a site are not run as root.", "Give another --user.")
+    if group:
+        find_group(group)
+
+
+def require_stopped(site: HostSite) -> None:
+    """Raises where a site runs, or would run after the next boot."""
+    names = (site.unit, units.timer_of(site))
+    found = units.show(names)
+    for name in names:
+        unit = found.get(name)
+        if unit and (unit.active or unit.enabled or unit["ActiveState"] in ("activating", "deactivating")):
+            how = "active" if not unit.enabled else "enabled" if not unit.active else "active and enabled"
+            raise LinodError(f"{name} is {how}.", f"First: systemctl disable --now {name.removesuffix('.service')}")
+    if (pid := who_runs(site.state)[0]) is not None:
+        raise LinodError(f"Process {pid} runs the tasks of {site.name}.", "Stop it first.")
+
+
+# What is written
+
+
+def files_for(site: HostSite, options: Options) -> Iterator[tuple[Path, str]]:
+    """The files that tell how this site differs from others."""
+    if options.python or options.settings:
+        if site.overrides.exists():
+            raise UsageError(
+                f"{site.overrides} is there already.", "Write python and settings into it, and leave them out here."
+            )
+        values = {"python": options.python and os.path.abspath(options.python), "settings": options.settings}
+        # A string of JSON is one of TOML as well, as long as it escapes nothing beyond ASCII.
+        lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items() if value]
+        yield site.overrides, OURS + "".join(lines)
+    if options.user or options.group:
+        lines = [f"{name}={value}\n" for name, value in (("User", options.user), ("Group", options.group)) if value]
+        for path in drop_ins(site):
+            yield path, f"{OURS}[Service]\n{''.join(lines)}"
+
+
+def drop_ins(site: HostSite) -> list[Path]:
+    """For each unit that works with what belongs to the site's user."""
+    names = ("linod", "linod-run", "linod-alert")
+    return [ADMIN_UNITS / f"{name}@{site.name}.service.d" / DROP_IN for name in names]
+
+
+def show_plan(options: Options, site: HostSite, directory: Path, files: dict[Path, str]) -> int:
+    if options.json:
+        plan = {"link": str(site.link), "directory": str(directory), "files": {str(p): t for p, t in files.items()}}
+        options.screen.json(plan)
+        return 0
+    options.screen.line(f"This would make the link {site.link}, which leads to {directory}.")
+    for path, text in files.items():
+        options.screen.line(f"It would write {path}:")
+        options.screen.block(text.rstrip("\n"))
+    return 0
+
+
+def make(site: HostSite, directory: Path, files: dict[Path, str]) -> None:
+    """Write all of it, the link last; where something fails, nothing of it stays."""
+    undo: list[Callable[[], None]] = []
+    try:
+        with rights():
+            for path, text in files.items():
+                write(path, text, undo)
+            make_directory(site.link.parent, undo)
+            site.link.symlink_to(directory)
+            undo.append(site.link.unlink)
+        units.systemctl("daemon-reload")
+    except BaseException:
+        for step in reversed(undo):
+            with suppress(OSError):  # the reason why it failed matters more
+                step()
+        raise
+
+
+def write(path: Path, text: str, undo: list[Callable[[], None]]) -> None:
+    make_directory(path.parent, undo)
+    with path.open("x") as file:
+        undo.append(path.unlink)
+        file.write(text)
+    path.chmod(0o644)
+
+
+def make_directory(path: Path, undo: list[Callable[[], None]]) -> None:
+    if not path.is_dir():
+        make_directory(path.parent, undo)
+        path.mkdir(mode=0o755)
+        undo.append(path.rmdir)
+
+
+@contextmanager
+def rights() -> Iterator[None]:
+    """An OSError becomes a sentence."""
+    try:
+        yield
+    except FileExistsError as error:
+        raise LinodError(f"{error.filename} is there already.", "Remove it, or write into it by hand.") from None
+    except OSError as error:
+        hint = "Try again as root." if isinstance(error, PermissionError) and os.geteuid() else ""
+        raise LinodError(f"{error.filename} cannot be changed by {user_name()}: {error.strerror}.", hint) from None
+
+
+def say_what_next(options: Options, site: HostSite, directory: Path) -> int:
+    from .checking import examine
+
+    screen = options.screen
+    screen.line(f"{directory} is now the site {site.name} of this host.")
+    found = examine(site)
+    for line in found.loaded_in_words():
+        screen.line(line)
+    if found.problems:
+        screen.line("It would not start yet:")
+        for problem in found.problems:
+            screen.line(f"  - {problem}")
+        screen.line(f"When that is done: linodctl check {site.name}")
+    elif found.uses_linod:
+        screen.line(f"Start it, now and at each boot: systemctl enable --now linod@{site.name}")
+    return 0
+
+
+# What is removed
+
+
+def remove(site: HostSite, *, purge: bool) -> Iterator[Path]:
+    """Remove what makes it a site; returns each path that is gone."""
+    site.link.unlink()
+    yield site.link
+    for path in drop_ins(site):
+        if is_ours(path):
+            path.unlink()
+            yield path
+            with suppress(OSError):
+                path.parent.rmdir()  # unless the administrator keeps other drop-ins there
+    if is_unchanged(site.overrides) or (purge and os.path.lexists(site.overrides)):
+        site.overrides.unlink()
+        yield site.overrides
+    if purge:
+        yield from remove_all(site)
+
+
+def remove_all(site: HostSite) -> Iterator[Path]:
+    stamp = TIMER_STAMPS / f"stamp-{units.timer_of(site)}"
+    for path in (site.environment, stamp):
+        if os.path.lexists(path):
+            path.unlink()
+            yield path
+    if site.state.is_dir():
+        shutil.rmtree(site.state)  # which follows no links, not even those that are made meanwhile
+        yield site.state
+
+
+def is_ours(path: Path) -> bool:
+    try:
+        return path.read_text(errors="replace").startswith(OURS)
+    except OSError:
+        return False
+
+
+def is_unchanged(path: Path) -> bool:
+    """Whether a TOML file holds nothing but what was written here."""
+    if not is_ours(path):
+        return False
+    lines = path.read_text(errors="replace").removeprefix(OURS).splitlines()
+    return all(line.startswith(("python = ", "settings = ")) for line in lines)

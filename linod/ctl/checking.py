@@ -1,0 +1,272 @@
+"""`linodctl check`: would a site start? Every problem in words, all at once.
+
+What this user may see is looked at here. The rest is done by a child that belongs to the unit's user, for what root can
+read says little; and the site is loaded by its own interpreter, as that user, in the environment of the unit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import overrides, sites
+from ..errors import EXIT_CONFIGURATION, ConfigurationError, LinodError
+from ..launch import Place
+from ..linux import descendants, processes
+from ..sites import HostSite
+from ..state import user_name
+from ..words import count
+from . import units
+from .accounts import Account, account_of, environment_of, in_child, require_rights
+from .naming import sites_or_all
+from .parsing import Command, Options
+from .screen import GREEN, RED, YELLOW, Screen, Styled
+from .survey import who_runs
+from .units import Setup
+
+OLDEST = (3, 11)
+VERSION = "import sys; print(*sys.version_info[:3])"
+PATIENCE = 30.0  # seconds for an interpreter to say its version
+LOADING = 180.0  # seconds for a site to load
+HOW_TO_USE = "Say USE_LINOD = True in its settings (in Lino: use_linod = True), or use_linod = true in {toml}."
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """What came out."""
+
+    site: HostSite
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # worth knowing, but it would start
+    loaded: dict[str, Any] | None = None  # what the site told of itself
+
+    @property
+    def uses_linod(self) -> bool:
+        return bool(self.loaded and self.loaded["uses_linod"])
+
+    def loaded_in_words(self) -> Iterator[str]:
+        if self.loaded is None:
+            return
+        if not self.uses_linod:
+            yield f"This site does not use linod. {HOW_TO_USE.format(toml=self.site.overrides)}"
+        elif not self.loaded["tasks"]:
+            yield "This site has no scheduled jobs."
+        else:
+            yield f"It uses linod and has {count(len(self.loaded['tasks']), 'task')}."
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "site": self.site.name,
+            "would_start": not self.problems,
+            "problems": self.problems,
+            "notes": self.notes,
+            "uses_linod": self.loaded and self.loaded["uses_linod"],
+            "tasks": self.loaded and self.loaded["tasks"],
+        }
+
+
+class Check(Command):
+    details = "Without SITE, all sites are checked. Exit code 0: it would start; 78: it would not."
+    examples = ("linodctl check myprj", "linodctl check")
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("sites", metavar="SITE", nargs="*", help="names of sites")
+
+    def run(self, options: Options) -> int:
+        found = [examine(site) for site in sites_or_all(options.sites)]
+        if options.json:
+            options.screen.json([one.as_dict() for one in found])
+        else:
+            for one in found:
+                show(options.screen, one)
+        return EXIT_CONFIGURATION if any(one.problems for one in found) else 0
+
+
+def show(screen: Screen, found: Findings) -> None:
+    verdict = Styled("would not start.", RED) if found.problems else Styled("would start.", GREEN)
+    screen.line(f"{found.site.name} ", verdict)
+    for problem in found.problems:
+        screen.line(Styled("  - ", RED), problem)
+    for note in [*found.notes, *found.loaded_in_words()]:
+        screen.line(Styled("  ", YELLOW), note)
+
+
+def examine(site: HostSite) -> Findings:
+    """Look at all that a start needs."""
+    found = Findings(site=site)
+    setup = units.setup_of(site)
+    if not setup.installed:
+        found.problems.append("linod@.service is not installed. Install the package linod.")
+    found.notes += other_runners(site)
+    try:
+        account = account_of(setup)
+    except ConfigurationError as error:
+        found.problems.append(str(error))
+        return found
+    found.problems += state_problems(site, account)
+    try:
+        require_rights(account)
+        seen = in_child(account, lambda: problems_for_user(site))
+        found.problems += seen
+        if not seen:
+            load(site, setup, account, found)
+    except LinodError as error:
+        found.problems.append(str(error))
+    return found
+
+
+# As whoever typed it
+
+
+def state_problems(site: HostSite, account: Account) -> Iterator[str]:
+    """What the daemon could not write. systemd gives the directory to its user, but not single files in it."""
+    try:
+        owner = site.state.stat().st_uid
+        entries = [Path(entry.path) for entry in os.scandir(site.state)]
+    except OSError:
+        return
+    if owner != account.uid:
+        if not units.booted():
+            yield f"{site.state} does not belong to {account.name}. Give it: chown -R {account.name} {site.state}"
+        return
+    for path in sorted(path for path in entries if path.lstat().st_uid != account.uid):
+        yield f"{path} does not belong to {account.name}. Give it: chown {account.name} {path}"
+
+
+def other_runners(site: HostSite) -> Iterator[str]:
+    """Who runs Lino's own command, which takes no lock: beside it each task would run twice."""
+    holder = who_runs(site.state)[0]
+    ours = {holder, *descendants(holder)} if holder else set()
+    pids = [pid for pid in processes() if pid not in ours and runs_command(pid, site)]
+    if pids:
+        which = f"Process {pids[0]} runs" if len(pids) == 1 else f"Processes {', '.join(map(str, pids))} run"
+        yield f"{which} manage.py linod there already. Stop it, else tasks run twice or not at all."
+
+
+def runs_command(pid: int, site: HostSite) -> bool:
+    """Whether a process was started as `manage.py linod` in the directory of a site."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        at_home = sites.is_same_file(Path(f"/proc/{pid}/cwd"), site.link)
+    except OSError:
+        return False  # it has ended, or is not for us to see
+    return at_home and "linod" in words and any(os.path.basename(word) == "manage.py" for word in words)
+
+
+# As the user of the unit
+
+
+def problems_for_user(site: HostSite) -> list[str]:
+    """What keeps the user from reaching the site. Runs in a child that is that user."""
+    from ..daemon import service
+
+    directory = os.path.normpath(site.directory)
+    if problem := complaint(lambda: service.require_directory(site, directory)):
+        return [problem, *toml_problems(site)]
+    problems = toml_problems(site)
+    if not os.path.isfile(os.path.join(directory, "manage.py")):
+        problems.append(f"There is no manage.py in {directory}. Let {site.link} lead to the directory that has it.")
+    python = python_of(site, directory)
+    problem = complaint(lambda: service.require_program(site, python)) or version_problem(python)
+    return [*problems, *filter(None, [problem])]
+
+
+def complaint(require: Callable[[], None]) -> str:
+    try:
+        require()
+    except LinodError as error:
+        return str(error)
+    return ""
+
+
+def toml_problems(site: HostSite) -> list[str]:
+    return [str(problem) for problem in overrides.problems(site.overrides)]
+
+
+def python_of(site: HostSite, directory: str) -> str:
+    try:
+        given = overrides.read(site.overrides).interpreter(directory)
+    except LinodError:
+        given = None  # it is told what is wrong with that file
+    return given or sites.find_python(directory)
+
+
+def version_problem(python: str) -> str:
+    """Why an interpreter is of no use."""
+    try:
+        answer = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, timeout=PATIENCE, cwd="/")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{python} cannot be started: {error}."
+    try:
+        version = tuple(map(int, answer.stdout.split()))
+    except ValueError:
+        version = ()
+    if answer.returncode or not version:
+        return f"{python} does not work: {last_line(answer.stderr) or f'exit code {answer.returncode}'}."
+    if version < OLDEST:
+        return f"{python} is Python {dotted(version)}; linod needs {dotted(OLDEST)} or newer."
+    return ""
+
+
+def dotted(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
+
+
+def load(site: HostSite, setup: Setup, account: Account, found: Findings) -> None:
+    """Let the site's own interpreter load it, as its user, and tell what there is."""
+    place = place_of(site)
+    command, environment = place.command("check"), environment_of(site, setup, account)
+    answer = run_as(account, command, environment, place.directory)
+    told = json.loads(answer.stdout) if answer.stdout.strip() else None
+    if told is None:
+        found.problems.append(f"{place.python} died while loading the site: {last_line(answer.stderr)}")
+    elif problem := told.get("problem"):
+        found.problems.append(f"The site cannot be loaded: {problem}")
+    else:
+        found.loaded = told
+        found.notes += told["complaints"]
+
+
+def place_of(site: HostSite) -> Place:
+    from ..daemon import service
+
+    return service.find_place(site)
+
+
+def run_as(
+    account: Account, command: Sequence[str], environment: dict[str, str], directory: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program as an account, and catch what it says."""
+    who: dict[str, Any] = {}
+    if not account.is_me:
+        groups = os.getgrouplist(account.name, account.gid)
+        who = {"user": account.uid, "group": account.gid, "extra_groups": groups}
+    try:
+        return subprocess.run(
+            command,
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LOADING,
+            umask=0o002,
+            **who,
+        )
+    except subprocess.TimeoutExpired:
+        raise LinodError(f"The site has not loaded within {LOADING:g} s.") from None
+    except OSError as error:
+        raise LinodError(
+            f"{command[0]} cannot be started by {account.name or user_name()}: {error.strerror}."
+        ) from None

@@ -1,0 +1,57 @@
+"""`linodctl exec`: a site's manage.py, as its user, with its interpreter and its environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from .. import sites
+from ..errors import ConfigurationError
+from ..launch import Place, for_sites
+from . import units
+from .accounts import account_of, environment_of, require_rights
+from .checking import place_of
+from .parsing import Command, Options
+
+
+def program(place: Place, arguments: Sequence[str]) -> list[str]:
+    """What the site's interpreter is given: its manage.py, or our own command where the site may not have it."""
+    if arguments and arguments[0] == "linod":
+        return ["-P", str(for_sites() / "site"), "manage", *arguments[1:]]
+    return [place.manage or "manage.py", *arguments]
+
+
+class Exec(Command):
+    details = (
+        "It is called as the daemon would be: by the unit's user, in the site's directory, with the environment of"
+        " /etc/linod/SITE.env. Its exit code is passed on. Options of linodctl stand before the SITE."
+    )
+    examples = (
+        "linodctl exec myprj linod --list",
+        "linodctl exec myprj migrate",
+        "linodctl exec myprj shell",
+    )
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", metavar="SITE", help="the name of a site")
+        parser.add_argument("rest", metavar="...", nargs=argparse.REMAINDER, help="what manage.py is given")
+
+    def run(self, options: Options) -> int:
+        site = sites.find(options.name)
+        setup = units.setup_of(site)
+        account = account_of(setup)
+        require_rights(account)
+        environment = environment_of(site, setup, account)
+        account.become()
+        place = place_of(site)  # by the eyes of the account
+        command = [place.python, *program(place, options.rest)]
+        if place.settings:
+            environment["DJANGO_SETTINGS_MODULE"] = place.settings
+        sys.stdout.flush()
+        try:
+            os.chdir(place.directory)
+            os.execve(place.python, command, environment)
+        except OSError as error:
+            raise ConfigurationError(f"{error.filename or place.python} cannot be used: {error.strerror}.") from None

@@ -1,0 +1,237 @@
+"""How a site is: what systemd says, who holds its lock, and what its history tells. The base of most commands."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ..archive import Archive, PauseRecord
+from ..errors import LinodError
+from ..instants import from_micros
+from ..runs import Run
+from ..sites import HostSite
+from ..task import Task
+from . import units
+from .units import Unit
+
+LOCK = "lock"
+DAY = timedelta(days=1)
+NO_WORK = ("This site does not use linod", "This site has no scheduled jobs")
+WAITING = "waiting for the site"  # how the status of a daemon begins that cannot load its site yet
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownTask:
+    """A task as the daemon has last seen it."""
+
+    task: Task
+    since: datetime
+    accounted: datetime | None  # its latest due time that was started or skipped
+
+
+@dataclass(kw_only=True)
+class Records:
+    """What a site's history tells about now."""
+
+    tasks: list[KnownTask] = field(default_factory=list)
+    pauses: dict[str, PauseRecord] = field(default_factory=dict)
+    unfinished: list[Run] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)  # of the last day, by task
+
+    def running(self) -> list[Run]:
+        return [run for run in self.unfinished if run.started is not None]
+
+    def pause_of(self, task: str) -> PauseRecord | None:
+        return self.pauses.get("") or self.pauses.get(task)
+
+    def next_due(self, task: Task, now: datetime) -> datetime | None:
+        """When a task is due next; None while it is paused or disabled."""
+        if not task.policies.enabled or self.pause_of(task.id):
+            return None
+        return task.schedule.next(now)
+
+    def next_of_all(self, now: datetime) -> tuple[datetime, Task] | None:
+        """The task that is due next, and when."""
+        coming = [(due, known.task) for known in self.tasks if (due := self.next_due(known.task, now))]
+        return min(coming, key=lambda pair: pair[0], default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """How a site is now."""
+
+    site: HostSite
+    now: datetime
+    broken: str  # why its link leads nowhere
+    service: Unit | None  # None where systemd doesn't run
+    timer: Unit | None
+    holder: int | None  # the process that runs its tasks
+    began: datetime | None  # when that took the lock
+    records: Records
+    unreadable: str  # why its history cannot be read
+
+    @property
+    def alive(self) -> bool:
+        """Whether its tasks are being run."""
+        return self.holder is not None or bool(self.service and self.service.active)
+
+    @property
+    def by_timer(self) -> bool:
+        """Whether its timer runs what is due."""
+        return bool(self.timer and self.timer.active)
+
+    @property
+    def waiting(self) -> str:
+        """Why its daemon cannot load it, while that is so."""
+        status = self.service["StatusText"] if self.service and self.service.active else ""
+        return status if status.startswith(WAITING) else ""
+
+    @property
+    def nothing_to_do(self) -> str:
+        """Why its daemon has ended by itself, though all was well: the site has no work for it."""
+        unit = self.service
+        if unit is None or self.alive or (unit["ActiveState"], unit["Result"]) != ("inactive", "success"):
+            return ""
+        return unit["StatusText"] if unit["StatusText"].startswith(NO_WORK) else ""
+
+    @property
+    def state(self) -> str:
+        """A few words."""
+        if self.service and self.service.active:
+            return "waiting" if self.waiting else self.service["ActiveState"]
+        if self.service and self.service["ActiveState"] in ("activating", "deactivating"):
+            return {"activating": "starting", "deactivating": "stopping"}[self.service["ActiveState"]]
+        if self.holder is not None:
+            return "running" if self.service is None or self.by_timer else "running without its unit"
+        if self.by_timer:
+            return "timer"
+        if self.service is None:
+            return "stopped"
+        return {"inactive": "stopped"}.get(self.service["ActiveState"], self.service["ActiveState"])
+
+    @property
+    def memory(self) -> int | None:
+        """KiB of all its processes; None where that cannot be known."""
+        if self.service and self.service.active and self.service.memory is not None:
+            return self.service.memory
+        return memory_of(self.holder) if self.holder else None
+
+
+def survey(sites: Sequence[HostSite]) -> list[Survey]:
+    """All these sites, with one question to systemd."""
+    names = [name for site in sites for name in (site.unit, units.timer_of(site))]
+    found = units.show(names)
+    now = datetime.now(UTC)
+    return [look_at(site, now, found.get(site.unit), found.get(units.timer_of(site))) for site in sites]
+
+
+def look_at(site: HostSite, now: datetime, service: Unit | None, timer: Unit | None) -> Survey:
+    holder, began = who_runs(site.state)
+    records, unreadable = Records(), ""
+    try:
+        with Archive(site.state) as archive:
+            records = read(archive, now)
+    except LinodError as error:
+        unreadable = str(error)
+    except (TypeError, ValueError, OverflowError) as error:
+        unreadable = f"The history {site.state} holds what linod has not written: {error}."
+    return Survey(
+        site=site,
+        now=now,
+        broken=why_broken(site),
+        service=service,
+        timer=timer,
+        holder=holder,
+        began=began,
+        records=records,
+        unreadable=unreadable,
+    )
+
+
+def read(archive: Archive, now: datetime) -> Records:
+    return Records(
+        tasks=known_tasks(archive),
+        pauses=archive.pauses(),
+        unfinished=archive.unfinished(),
+        failures=archive.failures_since(now - DAY),
+    )
+
+
+def known_tasks(archive: Archive) -> list[KnownTask]:
+    """The tasks that this version of linod understands, in the order of their declaration."""
+    found = []
+    for row in archive.tasks():
+        task = task_from(row["task"])
+        if task is not None:
+            accounted = None if row["accounted"] is None else from_micros(row["accounted"])
+            found.append(KnownTask(task=task, since=from_micros(row["since"]), accounted=accounted))
+    return found
+
+
+def task_from(text: str) -> Task | None:
+    try:
+        return Task.from_dict(json.loads(text))
+    except (ValueError, KeyError, TypeError):
+        return None  # written by another version
+
+
+def why_broken(site: HostSite) -> str:
+    """Why the link of a site leads nowhere; empty where it is fine, or where this user cannot know."""
+    try:
+        site.link.stat()
+    except PermissionError:
+        return ""
+    except OSError:
+        return f"no directory {site.directory}"
+    return ""
+
+
+def who_runs(state: Path) -> tuple[int | None, datetime | None]:
+    """The process that holds the lock of a site, and since when."""
+    from ..daemon.lock import is_alive, read_holder
+
+    try:
+        # Whatever the user of the site has put there: nothing that it is keeps us waiting.
+        fd = os.open(state / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None, None
+    try:
+        holder = read_holder(fd)
+        if is_alive(holder):
+            return holder[0], datetime.fromtimestamp(os.fstat(fd).st_mtime, UTC)
+    except OSError:
+        pass  # not even a file
+    finally:
+        os.close(fd)
+    return None, None
+
+
+def memory_of(pid: int) -> int | None:
+    """KiB of a process and all below it, what they share counted once; None where this user may not know."""
+    from ..linux import descendants
+
+    total, known = 0, False
+    for one in (pid, *descendants(pid)):
+        try:
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue  # it has ended, or is another user's
+        for line in lines:
+            if line.startswith("Pss:"):
+                total, known = total + int(line.split()[1]), True
+    return total if known else None
+
+
+def as_json(instant: datetime | None) -> str | None:
+    return instant.isoformat() if instant else None
+
+
+def pause_as_json(pause: PauseRecord | None) -> dict[str, Any] | None:
+    if pause is None:
+        return None
+    return {"since": as_json(pause.since), "reason": pause.reason, "by": pause.by, "whole_site": not pause.task}
