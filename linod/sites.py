@@ -110,8 +110,10 @@ def find_python(directory: str) -> str:
     Its path is not resolved, for that would leave the virtual environment.
     """
     for environment in ENVIRONMENTS:
-        python = os.path.join(directory, environment, "bin", "python")
-        if os.path.lexists(python):
+        place = os.path.join(directory, environment)
+        python = os.path.join(place, "bin", "python")
+        # A link that leads nowhere is an environment that is missing, not one that was never wanted.
+        if os.path.lexists(python) or (os.path.islink(place) and not os.path.exists(place)):
             return python
     return SYSTEM_PYTHON
 

@@ -7,7 +7,6 @@ this process takes the site's lock and writes history itself.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import sys
 import time
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from ..bar import Bar
 from ..caller import hear, say, visit
 from ..daemon.history import SqliteHistory
 from ..daemon.lock import lock_site
@@ -47,9 +47,11 @@ def run_task(site: Site, name: str, directory: Path) -> int:
     with recorded(site, declaration.task, directory) as (run, record):
         os.environ["LINOD_RUN"], os.environ["LINOD_TASK"] = str(run), declaration.task.label
         began = time.monotonic()
-        listen(show_progress if sys.stderr.isatty() else None)
+        bar = Bar()
+        listen(bar.draw)
         result = TerminableCaller().call(declaration.function)
         listen(None)
+        bar.clear()
         record.end(as_ended(run, result))
     say_how_it_ended(declaration.task, result, time.monotonic() - began)
     return EXIT_CODES.get(result.outcome, 1)
@@ -156,16 +158,3 @@ def say_how_it_ended(task: Task, result: Result, seconds: float) -> None:
         print(result.traceback, end="", file=sys.stderr)
     reason = f": {result.reason}" if result.reason else ""
     print(f"{task.label} {result.outcome} after {seconds:.2f} s{reason}", file=sys.stderr)
-
-
-def show_progress(done: float, total: float | None, text: str) -> None:
-    """Draw how far the task is on the line where the cursor is."""
-    if total:
-        share = min(max(done / total, 0.0), 1.0)
-        head = f"{share:4.0%} [{'#' * round(20 * share):20}] {done:g}/{total:g} "
-    else:
-        head = f"{done:g} "
-    end = "\n" if total and done >= total else ""
-    width = shutil.get_terminal_size().columns - 1
-    printable = "".join(character if character.isprintable() else "?" for character in head + text)
-    print(f"\r{printable[:width]:{width}}", end=end, file=sys.stderr, flush=True)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import sites
 from ..errors import ConfigurationError, LinodError
 from ..sites import HostSite
 from ..state import user_name
-from . import units
+from . import scanning, units
 from .accounts import find_account, find_group
 from .parsing import Command, Options, UsageError
 from .survey import who_runs
@@ -26,20 +28,35 @@ DROP_IN = "user.conf"
 OURS = "# Written by linodctl add; linodctl remove takes it away.\n"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Particulars:
+    """How a site differs from others: what its files tell."""
+
+    user: str | None = None
+    group: str | None = None
+    python: str | None = None
+    settings: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)  # of its environment
+
+
 class Add(Command):
     details = (
         "DIR is the directory with the site's manage.py. Nothing is started: when the site is added, this says what"
-        " to type next."
+        " to type next. With --scan, directories are looked through for sites that could be added:"
+        f" those in {' and '.join(map(str, scanning.PLACES))}, or those in each DIR."
     )
     examples = (
         "linodctl add myprj /usr/local/lino/myprj",
         "linodctl add shop /srv/shop --user shop --python /srv/shop/py312/bin/python",
         "linodctl add shop /srv/shop --settings shop.settings.production --dry-run",
+        "linodctl add --scan",
+        "linodctl add --scan --apply",
     )
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("name", metavar="SITE", help="how the site shall be called")
-        parser.add_argument("directory", metavar="DIR", help="where its manage.py is")
+        parser.add_argument("words", metavar="SITE DIR", nargs="*", help="its name, and where its manage.py is")
+        parser.add_argument("--scan", action="store_true", help="look for sites, and show what could be added")
+        parser.add_argument("--apply", action="store_true", help="with --scan: add all those that use linod")
         parser.add_argument("--user", help="who runs its tasks (www-data)")
         parser.add_argument("--group", help="with which group (that of the user)")
         parser.add_argument("--python", help="its interpreter (that of its env, .venv or venv, else the system's)")
@@ -47,11 +64,16 @@ class Add(Command):
         parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
     def run(self, options: Options) -> int:
-        site, directory = HostSite(name=options.name), Path(os.path.abspath(options.directory))
+        given = Particulars(user=options.user, group=options.group, python=options.python, settings=options.settings)
+        if options.scan:
+            return scanning.run(options, given)
+        if len(options.words) != 2 or options.apply:
+            raise UsageError("Give the name of the site and its directory.", "Or look for sites: linodctl add --scan")
+        site, directory = HostSite(name=options.words[0]), Path(os.path.abspath(options.words[1]))
         require_free(site, directory)
         require_manage(directory)
-        require_accounts(options.user, options.group)
-        files = dict(files_for(site, options))
+        require_accounts(given)
+        files = dict(files_for(site, given))
         if options.dry_run:
             return show_plan(options, site, directory, files)
         make(site, directory, files)
@@ -116,11 +138,11 @@ def require_manage(directory: Path) -> None:
         raise UsageError(f"There is no manage.py in {directory}.", "Give the directory that has it.")
 
 
-def require_accounts(user: str | None, group: str | None) -> None:
-    if user and find_account(user).uid == 0:
+def require_accounts(given: Particulars) -> None:
+    if given.user and find_account(given.user).uid == 0:
         raise UsageError("The tasks of a site are not run as root.", "Give another --user.")
-    if group:
-        find_group(group)
+    if given.group:
+        find_group(given.group)
 
 
 def require_stopped(site: HostSite) -> None:
@@ -139,21 +161,29 @@ def require_stopped(site: HostSite) -> None:
 # What is written
 
 
-def files_for(site: HostSite, options: Options) -> Iterator[tuple[Path, str]]:
+def files_for(site: HostSite, given: Particulars) -> Iterator[tuple[Path, str]]:
     """The files that tell how this site differs from others."""
-    if options.python or options.settings:
+    if given.python or given.settings:
         if site.overrides.exists():
             raise UsageError(
                 f"{site.overrides} is there already.", "Write python and settings into it, and leave them out here."
             )
-        values = {"python": options.python and os.path.abspath(options.python), "settings": options.settings}
+        values = {"python": given.python and os.path.abspath(given.python), "settings": given.settings}
         # A string of JSON is one of TOML as well, as long as it escapes nothing beyond ASCII.
         lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items() if value]
         yield site.overrides, OURS + "".join(lines)
-    if options.user or options.group:
-        lines = [f"{name}={value}\n" for name, value in (("User", options.user), ("Group", options.group)) if value]
+    if given.variables:
+        lines = [f"{name}={quoted(value)}\n" for name, value in given.variables.items()]
+        yield site.environment, OURS + "".join(lines)
+    if given.user or given.group:
+        lines = [f"{name}={value}\n" for name, value in (("User", given.user), ("Group", given.group)) if value]
         for path in drop_ins(site):
             yield path, f"{OURS}[Service]\n{''.join(lines)}"
+
+
+def quoted(value: str) -> str:
+    """A value as an environment file of systemd has it."""
+    return '"' + re.sub(r'(["\\`$])', r"\\\1", value) + '"'
 
 
 def drop_ins(site: HostSite) -> list[Path]:
@@ -192,12 +222,23 @@ def make(site: HostSite, directory: Path, files: dict[Path, str]) -> None:
         raise
 
 
+def unmake(site: HostSite, files: Iterable[Path]) -> None:
+    """Take away what `make` has made. Raises LinodError."""
+    with rights():
+        for path in (site.link, *files):
+            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                if path.parent.name.endswith(".d"):
+                    path.parent.rmdir()
+    units.systemctl("daemon-reload")
+
+
 def write(path: Path, text: str, undo: list[Callable[[], None]]) -> None:
     make_directory(path.parent, undo)
     with path.open("x") as file:
         undo.append(path.unlink)
         file.write(text)
-    path.chmod(0o644)
+    path.chmod(0o600 if path.suffix == ".env" else 0o644)  # variables may be passwords
 
 
 def make_directory(path: Path, undo: list[Callable[[], None]]) -> None:

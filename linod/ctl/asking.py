@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..archive import Archive
+from ..bar import Bar
 from ..caller import PATIENCE, NotRunning, ask, follow
 from ..errors import EXIT_FAILED, EXIT_TRY_LATER, HistoryError, LinodError
 from ..runs import Outcome
@@ -32,7 +33,6 @@ from ..wire import (
 )
 from ..words import duration
 from .accounts import find_account, in_child
-from .bar import Bar
 from .naming import find_run_id, find_task, only_site, site_and_more
 from .parsing import Command, Options, UsageError
 from .screen import visible, warn

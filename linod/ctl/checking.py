@@ -24,6 +24,7 @@ from ..state import user_name
 from ..words import count
 from . import units
 from .accounts import Account, account_of, environment_of, in_child, require_rights
+from .leftovers import runs_tasks_of
 from .naming import sites_or_all
 from .parsing import Command, Options
 from .screen import GREEN, RED, YELLOW, Screen, Styled
@@ -143,20 +144,10 @@ def other_runners(site: HostSite) -> Iterator[str]:
     """Who runs Lino's own command, which takes no lock: beside it each task would run twice."""
     holder = who_runs(site.state)[0]
     ours = {holder, *descendants(holder)} if holder else set()
-    pids = [pid for pid in processes() if pid not in ours and runs_command(pid, site)]
+    pids = [pid for pid in processes() if pid not in ours and runs_tasks_of(pid, site.link)]
     if pids:
         which = f"Process {pids[0]} runs" if len(pids) == 1 else f"Processes {', '.join(map(str, pids))} run"
         yield f"{which} manage.py linod there already. Stop it, else tasks run twice or not at all."
-
-
-def runs_command(pid: int, site: HostSite) -> bool:
-    """Whether a process was started as `manage.py linod` in the directory of a site."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        at_home = sites.is_same_file(Path(f"/proc/{pid}/cwd"), site.link)
-    except OSError:
-        return False  # it has ended, or is not for us to see
-    return at_home and "linod" in words and any(os.path.basename(word) == "manage.py" for word in words)
 
 
 # As the user of the unit

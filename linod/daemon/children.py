@@ -27,6 +27,25 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def send_signal(pid: int, number: int) -> bool:
+    """Signal a process. False where it has ended, or is another user's by now."""
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def signal_group(leader: int, number: int) -> bool:
+    """Signal a process and its group. False where there is none."""
+    try:
+        os.killpg(leader, number)
+    except (ProcessLookupError, PermissionError):
+        # The group comes with its session, which a worker that has just been forked has not made yet.
+        return send_signal(leader, number)
+    return True
+
+
 def has_mark(pid: int, mark: bytes) -> bool:
     try:
         return mark in Path(f"/proc/{pid}/environ").read_bytes() + b"\0"
@@ -49,7 +68,5 @@ def end_leftovers(leader: int, born: int | None, pids: list[int]) -> int:
     ended = 0
     for pid in pids:
         if session(pid) == leader:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-                ended += 1
+            ended += send_signal(pid, signal.SIGKILL)
     return ended

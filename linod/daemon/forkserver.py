@@ -19,7 +19,7 @@ from ..errors import LinodError, WireError
 from ..launch import Launch, Place, clean_environment
 from ..task import Task
 from ..wire import VERSION, Fork, Forked, Loaded, Message, NotForked, NotLoaded, Ping, Pong, Tasks, pair, receive, send
-from .children import how_it_ended
+from .children import how_it_ended, send_signal
 from .clock import Timer, Timers
 
 CHANNEL = 3  # the descriptor of its socket; see site/main.py
@@ -71,8 +71,7 @@ class ForkServer:
             self.deadline = self._sites.timers.after(ANSWER_WITHIN, self.kill)
 
     def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        send_signal(self.pid, signal.SIGKILL)
 
     def take(self, message: Message) -> None:
         """What it says."""

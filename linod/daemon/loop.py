@@ -75,6 +75,7 @@ class Daemon:
         self.begin()
         while self.exit_code is None:
             self.turn()
+        self.signals.close()
         self.control.close()
         return self.exit_code
 

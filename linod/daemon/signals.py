@@ -30,3 +30,9 @@ class Signals:
                 numbers += data
         asking = [number for number in numbers if number in WANTED and number != signal.SIGCHLD]
         return asking + [signal.SIGCHLD] * (signal.SIGCHLD in numbers)
+
+    def close(self) -> None:
+        """Act on no more. Python, while it ends, would die of one that comes late, and the exit code would be lost."""
+        for number in WANTED:
+            if number != signal.SIGCHLD:
+                signal.signal(number, signal.SIG_IGN)

@@ -21,7 +21,7 @@ from ..linux import birth, children, descendants
 from ..runs import Outcome
 from ..wire import Begin, Ended, Hello, Message, Progress, pair, receive, send
 from .agenda import LiveRun
-from .children import has_mark, how_it_ended, writes_to
+from .children import has_mark, how_it_ended, send_signal, signal_group, writes_to
 from .clock import Timer, Timers, monotonic
 from .forkserver import ForkServer
 from .output import Line, Output
@@ -220,23 +220,15 @@ class Workers:
         family = worker.members()
         self._signal(worker, signal.SIGKILL)
         for pid in family:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
 
     def _signal(self, worker: Worker, number: int) -> None:
         """Signal a worker and its group. It is our child and not reaped yet, so its pid is its own."""
         if worker.pid is None:
             return
-        # Once only: a second TERM would interrupt the task while it cleans up after the first.
-        with suppress(ProcessLookupError, PermissionError):
-            try:
-                os.killpg(worker.pid, number)
-            except ProcessLookupError:
-                # The group comes with its session, which a worker that has just been forked has not made yet.
-                os.kill(worker.pid, number)
+        signal_group(worker.pid, number)  # once only: a second TERM would interrupt a task that cleans up
         if number == signal.SIGTERM:  # one that is stopped could not take it
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(worker.pid, signal.SIGCONT)
+            signal_group(worker.pid, signal.SIGCONT)
 
     # What workers say
 
@@ -421,8 +413,7 @@ class Workers:
             return
         mine = f"LINOD_RUN={worker.live.run.id}\0".encode()
         for pid in {*worker.members(), *self._adopted(worker, mine)}:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
 
     def _adopted(self, worker: Worker, mark: bytes) -> list[int]:
         """Our children that come from a run: they have its mark in their environment, or write into its pipe."""

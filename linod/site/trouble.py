@@ -27,15 +27,28 @@ def why_not(error: BaseException) -> NotLoaded:
 
 def reason_of(error: BaseException) -> str:
     """One sentence: what, and where in the site's code."""
+    if isinstance(error, DeclarationError):
+        return f"{error}{place_of(error)}"
     if isinstance(error, LinodError):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name == "django":
-        return f"{sys.executable} has no Django."
+        return (
+            f"{sys.executable} has no Django."
+            " Make the site's virtual environment, in env, .venv or venv of its directory, or install python3-django."
+        )
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
-    frames = traceback.extract_tb(site_frames(error.__traceback__))
-    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}".removesuffix(": ") + where
+    return f"{type(error).__name__}: {error}".removesuffix(": ") + place_of(error)
+
+
+def place_of(error: BaseException) -> str:
+    """The last line of the site's own code, or of a library's, that the error has passed."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not (is_on_the_way(frame.filename) or frame.filename.startswith("<"))  # code that was made at run time
+    ]
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
 def traceback_of(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from linod.ctl.bar import line_of
+from linod.bar import line_of
 from linod.ctl.parsing import COMMANDS
 from linod.ctl.screen import cut, fit, visible, width_of
 from linod.ctl.spans import instant

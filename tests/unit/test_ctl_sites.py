@@ -219,7 +219,7 @@ def test_without_systemd_the_lock_tells(host):
 
 
 def test_fifty_sites_are_shown_without_reading_all_of_their_histories(host):
-    """Each has 20,000 runs, and to read them all takes three seconds of processor time; it takes a tenth of a second."""
+    """Each has 20,000 runs. To read them all takes three seconds of processor time, and what is read a tenth of one."""
     host.add(*(f"site{number:02}" for number in range(50)))
     tasks = [task(f"task{number}", every=10 * (number + 1)) for number in range(6)]
     runs = [
