@@ -14,7 +14,7 @@ from ..instants import from_micros
 from ..task import Task
 from . import planner
 from .clock import now
-from .history import read_task
+from .past import read_task
 from .pauses import SITE
 
 

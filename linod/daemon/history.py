@@ -12,72 +12,34 @@ marks mean nothing, and a claim of another boot counts as started.)
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import sqlite3
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..archive import COLUMNS, FILE, PauseRecord, connect, row_from_run, run_from_row, storable
+from ..archive import COLUMNS, FILE, PauseRecord, connect, row_from_run
 from ..conf import Settings
 from ..errors import HistoryError
-from ..instants import MICROSECOND, from_micros, to_micros
+from ..instants import MICROSECOND, to_micros
 from ..runs import Outcome, Run
-from ..state import give_to_owner, owner_name, user_name
+from ..state import owner_name, user_name
 from ..task import Task
 from .clock import monotonic, now
+from .marks import MARK_SLOTS, MARKS, Marks
+from .past import Past, read_past
+from .statements import ACCOUNT, PRUNE, UPSERT, pausing, resuming
 
-MARKS = "starts"
-MARK_SLOTS = 4096
 MOST_UNWRITTEN = MARK_SLOTS // 2  # runs begun but not written: with more, marks could overwrite each other
 MOST_KEPT = 20_000  # rows kept in memory while the file cannot be written
 PRUNE_EVERY = 600.0  # seconds
 GATHER = 0.01  # seconds between two transactions
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to write
-
-
-@dataclass(kw_only=True)
-class Known:
-    """What history knows of a task from before."""
-
-    task: Task | None  # None where a different version of linod wrote something this one can't read
-    since: datetime
-    accounted: datetime | None
-
-
-@dataclass(kw_only=True)
-class Past:
-    """What history knows when a daemon begins."""
-
-    tasks: dict[str, Known] = field(default_factory=dict)
-    unfinished: list[Run] = field(default_factory=list)  # claimed or started, without an outcome
-    last_runs: dict[str, Run] = field(default_factory=dict)  # the latest ended run of each task
-    pauses: dict[str, PauseRecord] = field(default_factory=dict)  # by the task's id; empty: the whole site
-    last_id: int = 0
-    lap: int = 0
-    latest_due: datetime | None = None
-
-    def rename(self, old: str, new: str) -> Known | None:
-        """Let a task have what was known of it under its former name."""
-        known = self.tasks.pop(old, None)
-        if known is None:
-            return None
-        self.tasks[new] = known
-        if last := self.last_runs.pop(old, None):
-            self.last_runs[new] = last
-        for run in self.unfinished:
-            if run.task == old:
-                run.task = new
-        if pause := self.pauses.pop(old, None):
-            self.pauses[new] = replace(pause, task=new)
-        return known
 
 
 class History(Protocol):
@@ -170,24 +132,7 @@ class SqliteHistory:
 
     def past(self) -> Past:
         """What is known from before. Called once, before anything is written."""
-        past = Past()
-        for id, task, since, accounted in self._db.execute("SELECT id, task, since, accounted FROM tasks"):
-            past.tasks[id] = Known(
-                task=read_task(task),
-                since=from_micros(since),
-                accounted=None if accounted is None else from_micros(accounted),
-            )
-        columns = ", ".join(COLUMNS)
-        past.unfinished = list(map(run_from_row, self._db.execute(f"SELECT {columns} FROM runs WHERE outcome IS NULL")))
-        # A query for each task takes its last rows from the index; one for all would read the whole table.
-        last = f"SELECT {columns} FROM runs WHERE task = ? AND {ATTEMPTED} ORDER BY id DESC LIMIT 1"
-        for task in past.tasks:
-            if row := self._db.execute(last, (task,)).fetchone():
-                past.last_runs[task] = run_from_row(row)
-        past.pauses = read_pauses(self._db)
-        highest = "SELECT ifnull(max(id), 0), ifnull(max(lap), 0), max(due) FROM runs"
-        past.last_id, past.lap, latest_due = self._db.execute(highest).fetchone()
-        past.latest_due = None if latest_due is None else from_micros(latest_due)
+        past = read_past(self._db)
         past.last_id = max(past.last_id, self._marks.highest())
         self._thread.start()
         return past
@@ -412,93 +357,6 @@ class SqliteHistory:
             self._batch.statements.append((statement, values))
 
 
-UPSERT = """
-INSERT INTO runs ({columns})
-SELECT {values} FROM json_each(?) WHERE true
-ON CONFLICT (id) DO UPDATE SET {updates}
-ON CONFLICT (task, due, attempt, lap) DO NOTHING
-""".format(
-    columns=", ".join(COLUMNS),
-    values=", ".join(f"json_extract(value, '$[{i}]')" for i in range(len(COLUMNS))),
-    updates=", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "id"),
-)
-
-ACCOUNT = """
-UPDATE tasks SET accounted = max(ifnull(accounted, 0), new.value)
-FROM json_each(?) AS new WHERE tasks.id = new.key
-"""
-
-PRUNE = """
-DELETE FROM runs WHERE id IN (
-    SELECT id FROM (
-        SELECT id, outcome, due, row_number() OVER (PARTITION BY task ORDER BY id DESC) AS nth
-        FROM runs WHERE outcome IS NOT NULL
-    )
-    WHERE nth > 1 AND CASE WHEN outcome IN ('failed', 'timed_out', 'crashed', 'lost')
-        THEN due < ?2 ELSE due < ?1 OR nth > ?3 END
-)
-"""
-
-
-# The runs that tell how a task fares. One that is lost has no end, and is not tried again.
-ATTEMPTED = "outcome <> 'skipped'"
-
-
-def read_pauses(db: sqlite3.Connection) -> dict[str, PauseRecord]:
-    """What is paused, by the task's id."""
-    rows = db.execute("SELECT task, since, reason, by FROM pauses")
-    return {
-        task: PauseRecord(task=task, since=from_micros(since), reason=reason, by=by) for task, since, reason, by in rows
-    }
-
-
-def read_labels(db: sqlite3.Connection) -> dict[str, str]:
-    """The names of the known tasks' functions, by id."""
-    tasks = ((id, read_task(task)) for id, task in db.execute("SELECT id, task FROM tasks ORDER BY position"))
-    return {id: task.label for id, task in tasks if task}
-
-
-def pausing(pause: PauseRecord) -> list[tuple[str, tuple[Any, ...]]]:
-    """The statements that keep a pause."""
-    values = (pause.task, to_micros(pause.since), storable(pause.reason), storable(pause.by))
-    return [("INSERT OR REPLACE INTO pauses (task, since, reason, by) VALUES (?, ?, ?, ?)", values)]
-
-
-def resuming(task: str, since: datetime) -> list[tuple[str, tuple[Any, ...]]]:
-    """The statements that end the pause of a task, or of the whole site where it is empty."""
-    return [
-        ("DELETE FROM pauses WHERE task = ?", (task,)),
-        ("UPDATE tasks SET since = ?1 WHERE id = ?2 OR ?2 = ''", (to_micros(since), task)),
-    ]
-
-
-class Marks:
-    """A ring of run ids in a file that is mapped into memory: written by a memory access, kept by the kernel."""
-
-    def __init__(self, path: Path) -> None:
-        size = MARK_SLOTS * 8
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660)
-        give_to_owner(path)
-        try:
-            os.posix_fallocate(fd, 0, size)  # a hole could not be filled on a full disk, and that is a SIGBUS
-            self._map = mmap.mmap(fd, size)
-        finally:
-            os.close(fd)
-
-    def set(self, id: int) -> None:
-        struct.pack_into("<q", self._map, id % MARK_SLOTS * 8, id)
-
-    def clear(self, id: int) -> None:
-        struct.pack_into("<q", self._map, id % MARK_SLOTS * 8, 0)
-
-    def has(self, id: int) -> bool:
-        return bool(struct.unpack_from("<q", self._map, id % MARK_SLOTS * 8)[0] == id)
-
-    def highest(self) -> int:
-        """The highest id that was ever marked: it must not be given again."""
-        return int(max(struct.unpack(f"<{MARK_SLOTS}q", self._map)))
-
-
 def open_or_put_aside(path: Path) -> sqlite3.Connection:
     """Open the history; one that is no database any more is put aside, and a new one begun."""
     try:
@@ -523,13 +381,6 @@ def connect_and_check(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
-
-
-def read_task(text: str) -> Task | None:
-    try:
-        return Task.from_dict(json.loads(text))
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def is_durable(task: Task) -> bool:

@@ -9,7 +9,7 @@ from logging import WARNING
 
 from ..instants import to_micros
 from ..words import count
-from .reporter import Record, syslog_priority
+from .reporter import Record, journal_reads, syslog_priority
 from .sender import LAST_WORDS, Sender
 
 SOCKET = "/run/systemd/journal/socket"
@@ -168,12 +168,7 @@ def of_line(record: Record) -> Iterator[tuple[str, object]]:
 
 def reads_our_output() -> bool:
     """Whether standard output is connected to the journal: then records are better sent to it with their fields."""
-    device, _colon, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
-    try:
-        status = os.fstat(1)
-    except OSError:
-        return False
-    return (device, inode) == (str(status.st_dev), str(status.st_ino))
+    return journal_reads(1)
 
 
 def encode_field(name: str, text: str) -> bytes:

@@ -11,9 +11,10 @@ from pathlib import Path
 from ..archive import FILE, connect
 from ..errors import HistoryError
 from .clock import now
-from .history import pausing, read_labels, read_pauses, resuming
 from .lock import lock_site
+from .past import read_labels, read_pauses
 from .pauses import SITE, find_pausable, make_pause, say_paused, say_resumed
+from .statements import pausing, resuming
 
 
 def pause(state: Path, task: str, *, reason: str, by: str) -> str:

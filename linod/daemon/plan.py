@@ -18,7 +18,8 @@ from ..task import Task
 from . import planner
 from .agenda import Agenda, Entry, LiveRun
 from .clock import now
-from .history import History, Known, Past, is_durable
+from .history import History, is_durable
+from .past import Known, Past
 from .pauses import SITE, describe_pause
 from .reporter import Reporter, short_clock
 

@@ -10,7 +10,8 @@ from . import planner
 from .agenda import Entry
 from .children import end_leftovers
 from .clock import now
-from .history import History, Past
+from .history import History
+from .past import Past
 from .plan import Plan
 from .reporter import Reporter
 from .running import Running

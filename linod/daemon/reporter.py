@@ -271,7 +271,8 @@ class TextSink:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.colour = stream.isatty() and "NO_COLOR" not in os.environ
-        self.under_systemd = "JOURNAL_STREAM" in os.environ
+        # Standard error tells it where standard output goes through a pipe.
+        self.under_systemd = journal_reads(1) or journal_reads(2)
         self.now: Callable[[], datetime] = now
 
     def write(self, record: Record) -> None:
@@ -326,6 +327,19 @@ def standard_sink() -> Sink:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     return TextSink(sys.stdout)
+
+
+def journal_reads(fd: int) -> bool:
+    """Whether a descriptor is connected to the journal.
+
+    The environment alone doesn't tell it: below another service manager it is that one's, whose output it was.
+    """
+    device, _colon, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return False
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
 
 
 def syslog_priority(level: int) -> int:

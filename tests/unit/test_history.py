@@ -19,7 +19,8 @@ import pytest
 from linod.archive import FILE, VERSION, Archive
 from linod.conf import Settings
 from linod.daemon.clock import now
-from linod.daemon.history import MARK_SLOTS, MOST_KEPT, Batch, SqliteHistory, is_durable
+from linod.daemon.history import MOST_KEPT, Batch, SqliteHistory, is_durable
+from linod.daemon.marks import MARK_SLOTS
 from linod.errors import HistoryError
 from linod.runs import Outcome, Run, Trigger
 from linod.schedules import Interval

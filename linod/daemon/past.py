@@ -1,0 +1,97 @@
+"""What history knows when a daemon begins, read once."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from ..archive import COLUMNS, PauseRecord, run_from_row
+from ..instants import from_micros
+from ..runs import Run
+from ..task import Task
+
+# The runs that tell how a task fares. One that is lost has no end, and is not tried again.
+ATTEMPTED = "outcome <> 'skipped'"
+
+
+@dataclass(kw_only=True)
+class Known:
+    """What history knows of a task from before."""
+
+    task: Task | None  # None where a different version of linod wrote something this one can't read
+    since: datetime
+    accounted: datetime | None
+
+
+@dataclass(kw_only=True)
+class Past:
+    """What history knows when a daemon begins."""
+
+    tasks: dict[str, Known] = field(default_factory=dict)
+    unfinished: list[Run] = field(default_factory=list)  # claimed or started, without an outcome
+    last_runs: dict[str, Run] = field(default_factory=dict)  # the latest ended run of each task
+    pauses: dict[str, PauseRecord] = field(default_factory=dict)  # by the task's id; empty: the whole site
+    last_id: int = 0
+    lap: int = 0
+    latest_due: datetime | None = None
+
+    def rename(self, old: str, new: str) -> Known | None:
+        """Let a task have what was known of it under its former name."""
+        known = self.tasks.pop(old, None)
+        if known is None:
+            return None
+        self.tasks[new] = known
+        if last := self.last_runs.pop(old, None):
+            self.last_runs[new] = last
+        for run in self.unfinished:
+            if run.task == old:
+                run.task = new
+        if pause := self.pauses.pop(old, None):
+            self.pauses[new] = replace(pause, task=new)
+        return known
+
+
+def read_past(db: sqlite3.Connection) -> Past:
+    """All that a new daemon must know of the time before."""
+    past = Past()
+    for id, task, since, accounted in db.execute("SELECT id, task, since, accounted FROM tasks"):
+        past.tasks[id] = Known(
+            task=read_task(task),
+            since=from_micros(since),
+            accounted=None if accounted is None else from_micros(accounted),
+        )
+    columns = ", ".join(COLUMNS)
+    past.unfinished = list(map(run_from_row, db.execute(f"SELECT {columns} FROM runs WHERE outcome IS NULL")))
+    # A query for each task takes its last rows from the index; one for all would read the whole table.
+    last = f"SELECT {columns} FROM runs WHERE task = ? AND {ATTEMPTED} ORDER BY id DESC LIMIT 1"
+    for task in past.tasks:
+        if row := db.execute(last, (task,)).fetchone():
+            past.last_runs[task] = run_from_row(row)
+    past.pauses = read_pauses(db)
+    highest = "SELECT ifnull(max(id), 0), ifnull(max(lap), 0), max(due) FROM runs"
+    past.last_id, past.lap, latest_due = db.execute(highest).fetchone()
+    past.latest_due = None if latest_due is None else from_micros(latest_due)
+    return past
+
+
+def read_task(text: str) -> Task | None:
+    try:
+        return Task.from_dict(json.loads(text))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def read_pauses(db: sqlite3.Connection) -> dict[str, PauseRecord]:
+    """What is paused, by the task's id."""
+    rows = db.execute("SELECT task, since, reason, by FROM pauses")
+    return {
+        task: PauseRecord(task=task, since=from_micros(since), reason=reason, by=by) for task, since, reason, by in rows
+    }
+
+
+def read_labels(db: sqlite3.Connection) -> dict[str, str]:
+    """The names of the known tasks' functions, by id."""
+    tasks = ((id, read_task(task)) for id, task in db.execute("SELECT id, task FROM tasks ORDER BY position"))
+    return {id: task.label for id, task in tasks if task}

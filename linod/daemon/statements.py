@@ -1,0 +1,53 @@
+"""How history is written, in SQL: one statement for all rows of a kind.
+
+Each statement gives the interpreter's lock away and waits for it again, so there are few.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ..archive import COLUMNS, PauseRecord, storable
+from ..instants import to_micros
+
+UPSERT = """
+INSERT INTO runs ({columns})
+SELECT {values} FROM json_each(?) WHERE true
+ON CONFLICT (id) DO UPDATE SET {updates}
+ON CONFLICT (task, due, attempt, lap) DO NOTHING
+""".format(
+    columns=", ".join(COLUMNS),
+    values=", ".join(f"json_extract(value, '$[{i}]')" for i in range(len(COLUMNS))),
+    updates=", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "id"),
+)
+
+ACCOUNT = """
+UPDATE tasks SET accounted = max(ifnull(accounted, 0), new.value)
+FROM json_each(?) AS new WHERE tasks.id = new.key
+"""
+
+PRUNE = """
+DELETE FROM runs WHERE id IN (
+    SELECT id FROM (
+        SELECT id, outcome, due, row_number() OVER (PARTITION BY task ORDER BY id DESC) AS nth
+        FROM runs WHERE outcome IS NOT NULL
+    )
+    WHERE nth > 1 AND CASE WHEN outcome IN ('failed', 'timed_out', 'crashed', 'lost')
+        THEN due < ?2 ELSE due < ?1 OR nth > ?3 END
+)
+"""
+
+
+def pausing(pause: PauseRecord) -> list[tuple[str, tuple[Any, ...]]]:
+    """The statements that keep a pause."""
+    values = (pause.task, to_micros(pause.since), storable(pause.reason), storable(pause.by))
+    return [("INSERT OR REPLACE INTO pauses (task, since, reason, by) VALUES (?, ?, ?, ?)", values)]
+
+
+def resuming(task: str, since: datetime) -> list[tuple[str, tuple[Any, ...]]]:
+    """The statements that end the pause of a task, or of the whole site where it is empty."""
+    return [
+        ("DELETE FROM pauses WHERE task = ?", (task,)),
+        ("UPDATE tasks SET since = ?1 WHERE id = ?2 OR ?2 = ''", (to_micros(since), task)),
+    ]
