@@ -2,6 +2,15 @@
 # How: tests/set-up. Environments are made in .venv and .venvs, everything else below build.
 
 DURATION ?= 60
+# Where `make install` puts what; a package adds DESTDIR.
+DESTDIR =
+BIN = /usr/bin
+LIBRARY = /usr/lib/python3/dist-packages
+UNITS = /usr/lib/systemd/system
+CATALOG = /usr/lib/systemd/catalog
+TMPFILES = /usr/lib/tmpfiles.d
+SHARE = /usr/share
+NEEDRESTART = /etc/needrestart/conf.d
 DJANGO ?= 5.2
 PYTHON ?= python3
 export PYTHON
@@ -13,15 +22,22 @@ python = .venv/bin/python
 pytest = -m pytest --timeout=300 --durations=5
 # These mostly wait for something to fall due.
 together = $(pytest) --numprocesses=2 --dist=worksteal
+# These boot systems, which root alone may; each release has a worker of its own, and nothing of root's stays in here.
+as_root = $(shell [ "$$(id -u)" = 0 ] || echo sudo) env PYTHONDONTWRITEBYTECODE=1
+booted = $(pytest) -p no:cacheprovider --numprocesses=2 --dist=loadgroup
 
 help:
 	@echo 'make demo           run six tasks of a demo site, with mail to a real server (DURATION=60, 0: until Ctrl-C)'
-	@echo 'make test           everything that must pass: check, unit and integration tests, on each version of Django'
+	@echo 'make test           everything that must pass: all of the following but bench'
 	@echo 'make check          ruff and mypy'
 	@echo 'make unit           the unit tests, in seconds'
 	@echo 'make integration    the integration tests, on Django $(DJANGO)'
+	@echo 'make system         the tests in booted Debian 12 and 13, as root'
+	@echo 'make package        the tests of the Debian packages, likewise'
 	@echo 'make bench          measure, beside other schedulers'
 	@echo 'make dev            prepare .venv for a developer'
+	@echo 'make deb            build the Debian packages into dist'
+	@echo 'make install        put it where a package would, below DESTDIR'
 	@echo 'make release-check  make test, the long tests, and the built packages'
 	@echo 'make clean          remove what these made'
 
@@ -29,7 +45,7 @@ demo:
 	@tests/set-up .venvs/demo demo $(DJANGO)
 	@.venvs/demo/bin/python -m tests.demo --seconds $(DURATION)
 
-test: check unit integration compatibility
+test: check unit integration compatibility system package
 
 check: .venv
 	$(say) 'ruff and mypy'
@@ -53,6 +69,17 @@ compatibility:
 	    .venvs/django-$$django/bin/python $(together) -m 'not slow' tests/integration || exit; \
 	done
 
+system: .venv
+	@tests/set-up system
+	$(say) 'tests in booted Debian 12 and 13'
+	@$(as_root) $(python) $(booted) tests/system
+
+package: .venv
+	@tests/set-up system
+	$(say) 'tests of the Debian packages'
+	@$(as_root) $(python) -m tests.support.package_roots
+	@$(as_root) $(python) $(booted) --timeout=600 -m 'not slow' tests/package
+
 bench: .venv
 	@$(python) -m tests.benchmarks
 
@@ -62,6 +89,7 @@ dev: .venv
 release-check: test
 	$(say) 'the long tests'
 	@LINOD_SOAK=10 $(python) $(pytest) --timeout=7200 -m slow tests/integration
+	@$(as_root) $(python) $(booted) --timeout=1200 -m slow tests/package
 	$(say) 'the packages'
 	@rm -rf build/dist build/lib build/wheel && mkdir -p build
 	@$(python) -m build --outdir build/dist >build/build.log || { cat build/build.log; exit 1; }
@@ -71,14 +99,43 @@ release-check: test
 	@cd tests/projects/noi1e && ../../../build/wheel/bin/python manage.py linod --list
 	@ls build/dist
 
+deb:
+	@tests/set-up deb
+	@debian/build
+
+install: install-library install-host
+
+install-library:
+	@find linod -name '*.py' -o -name py.typed | xargs -I FILE install -D -m 644 FILE '$(DESTDIR)$(LIBRARY)/FILE'
+
+# All that is not imported. A site without linod finds it through the two links: see linod/launch.py.
+install-host:
+	@install -D -t '$(DESTDIR)$(BIN)' packaging/linodctl
+	@$(put) '$(DESTDIR)$(UNITS)' $(wildcard packaging/systemd/linod*.service packaging/systemd/linod*.t*r*)
+	@$(put) '$(DESTDIR)$(CATALOG)' $(wildcard packaging/systemd/*.catalog)
+	@install -D -m 644 packaging/systemd/tmpfiles.conf '$(DESTDIR)$(TMPFILES)/linod.conf'
+	@$(put) '$(DESTDIR)$(NEEDRESTART)' packaging/needrestart/linod.conf
+	@$(put) '$(DESTDIR)$(SHARE)/doc/linod' README.md $(wildcard docs/*.md)
+	@find packaging -path '*/examples/*' -type f -exec $(put) '$(DESTDIR)$(SHARE)/doc/linod/examples' {} +
+	@for section in 1 5 8; do \
+	    find packaging -path "*/man/*.$$section" -exec $(put) "$(DESTDIR)$(SHARE)/man/man$$section" {} +; \
+	done
+	@find packaging -path '*/completion/linodctl' -exec $(put) '$(DESTDIR)$(SHARE)/bash-completion/completions' {} +
+	@find packaging -path '*/completion/_linodctl' -exec $(put) '$(DESTDIR)$(SHARE)/zsh/vendor-completions' {} +
+	@install -d '$(DESTDIR)$(SHARE)/linod/site-path'
+	@for name in linod schedule; do \
+	    ln -sfnr "$(DESTDIR)$(LIBRARY)/$$name" "$(DESTDIR)$(SHARE)/linod/site-path/$$name"; \
+	done
+
 clean:
 	rm -rf .venv .venvs .cache build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 .venv:
 	@tests/set-up .venv dev,test $(DJANGO)
 
+put = install -D -m 644 -t
 quiet_say = echo; echo "== $$(date +%H:%M:%S)"
 say = @$(quiet_say)
 
 .NOTPARALLEL:
-.PHONY: help demo test check unit integration compatibility bench dev release-check clean .venv
+.PHONY: help demo test check unit integration compatibility system package bench dev deb install install-library install-host release-check clean .venv

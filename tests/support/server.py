@@ -18,6 +18,7 @@ import email.policy
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from textwrap import dedent
 
@@ -105,17 +106,13 @@ class Server(Machine):
         found = [values.get(name, "") for name in properties]
         return found[0] if len(found) == 1 else found
 
-    def records(self, unit=None, since=None, **match):
-        """The records of the journal after a cursor, the oldest first, as dictionaries of their fields."""
-        arguments = [f"--after-cursor='{since}'"] if since else []
+    def records(self, unit=None, since=0.0, **match):
+        """The records of the journal since an instant, the oldest first, as dictionaries of their fields."""
+        arguments = [f"--since=@{since:.6f}"]
         arguments += [f"--unit={unit}"] if unit else []
         arguments += [f"'{name}={value}'" for name, value in match.items()]
         lines = self.ask(f"journalctl --sync; journalctl --all --output=json {' '.join(arguments)}")
         return [json.loads(line) for line in lines.splitlines()]
-
-    def cursor(self):
-        """Where the journal ends now."""
-        return self.ask("journalctl --sync; journalctl --lines=0 --show-cursor").rpartition("cursor: ")[2]
 
     def mails(self):
         """All mails that the mail server of this machine has taken, the oldest first."""
@@ -131,7 +128,7 @@ class Server(Machine):
         texts = []
         for site in self.sites.values():
             shown = "systemctl status --full --lines=0"
-            journal = f"journalctl --no-hostname --after-cursor='{site.cursor}' --lines=60"
+            journal = f"journalctl --no-hostname --since=@{site.since:.6f} --lines=60"
             units = f"{site.unit} linod-run@{site.name}.service linod-alert@{site.name}.service"
             selected = " ".join(f"--unit={unit}" for unit in units.split())
             texts.append(self.run(f"{shown} {site.unit}; {journal} {selected}", check=False).stdout)
@@ -145,7 +142,7 @@ class Site:
         self.server, self.name, self.directory, self.owner = server, name, directory, owner
         self.unit = f"linod@{name}.service"
         self.state = f"/var/lib/linod/{name}"
-        self.cursor = server.cursor()  # what the journal had before is of another site of that name
+        self.since = time.time()  # what the journal had before is of another site of that name
 
     # Files
 
@@ -222,7 +219,7 @@ class Site:
 
     def records(self, **match):
         """What the journal has of its unit, and what others wrote about that."""
-        return self.server.records(self.unit, since=self.cursor, **match)
+        return self.server.records(self.unit, since=self.since, **match)
 
     def log(self):
         """The messages in the journal as one text."""
@@ -265,11 +262,9 @@ class Site:
         units = f"linod-run@{name}.timer linod-run@{name}.service {self.unit} linod-alert@{name}.service"
         run(f"systemctl disable --now {units}", check=False)
         run(f"systemctl kill --signal=KILL {self.unit}; systemctl reset-failed {units}", check=False)
-        run(
-            f"cd /etc/systemd/system && rm -rf {' '.join(f'{unit}.d' for unit in units.split())}"
-            f" && rm -rf /etc/linod/sites/{name} /etc/linod/{name}.toml /etc/linod/{name}.env {self.state}"
-            f" && systemctl daemon-reload"
-        )
+        run(f"rm -rf /etc/linod/sites/{name} /etc/linod/{name}.toml /etc/linod/{name}.env {self.state}")
+        drop_ins = " ".join(f"/etc/systemd/system/{unit}.d" for unit in units.split())
+        run(f"rm -rf {drop_ins} && systemctl daemon-reload")
         if name != "noi1e":
             run(f"rm -rf {self.directory}")
         self.server.sites.pop(name, None)

@@ -1,0 +1,75 @@
+"""Packages that were built from this checkout, and booted servers without a network on which they are installed."""
+
+import shutil
+
+import pytest
+
+from tests.support import workshop
+from tests.support.bare import BareServer
+from tests.support.roots import RELEASES
+
+LATER = "99.0.0"
+SUITES = [pytest.param(suite, marks=pytest.mark.xdist_group(suite)) for suite in RELEASES]
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    """A directory with a copy of this checkout, in which nothing changes while it is tested."""
+    place = tmp_path_factory.mktemp("source")
+    workshop.copy_checkout(place / "linod")
+    return place
+
+
+@pytest.fixture(scope="session")
+def packages(source):
+    """A directory with the packages of this checkout."""
+    return workshop.built(source)
+
+
+@pytest.fixture(scope="session")
+def later_packages(source, tmp_path_factory):
+    """The same in a later version of linod."""
+    place = tmp_path_factory.mktemp("later") / "source"
+    shutil.copytree(source, place, symlinks=True)
+    workshop.rename_version(place / "linod", LATER)
+    return workshop.built(place)
+
+
+@pytest.fixture(params=SUITES)
+def bare(request, packages):
+    """A server of the test's own, on which linod may be installed."""
+    with BareServer(request.param, packages) as server:
+        yield server
+
+
+@pytest.fixture
+def installed(bare):
+    """A server of the test's own with linod, and no site."""
+    bare.apt("install linod")
+    return bare
+
+
+@pytest.fixture(scope="session", params=SUITES)
+def shared(request, packages):
+    with BareServer(request.param, packages) as server:
+        server.apt("install linod")
+        yield server
+
+
+@pytest.fixture
+def server(shared):
+    """A server with linod that many tests use, each with sites that are gone afterwards."""
+    yield shared
+    for site in list(shared.sites.values()):
+        site.remove()
+    shared.forget_mails()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    for name in ("bare", "shared"):
+        server = getattr(item, "funcargs", {}).get(name)
+        if report.failed and server is not None and server.is_on():
+            report.sections.append(("systemctl status, journalctl", server.report()))
+    return report
