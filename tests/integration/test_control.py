@@ -32,6 +32,8 @@ from linod.wire import (
 )
 from tests.support.site import ROOT, Site, until
 
+pytestmark = pytest.mark.slow
+
 TASKS = """
     import logging, os, time
     import linod

@@ -18,6 +18,8 @@ import pytest
 from tests.support.host import Host
 from tests.support.site import PATIENCE, ROOT, Site, until
 
+pytestmark = pytest.mark.slow
+
 TASKS = """
 import os, time
 import linod
