@@ -10,6 +10,7 @@ import os
 import signal
 import struct
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 try:
@@ -48,10 +49,30 @@ def adopt_orphans() -> None:
 
 
 def name_process(name: str, title: str) -> None:
-    """Set the names that others see: the kernel's 15 bytes, and the whole title where setproctitle is installed."""
+    """Set the names that others see: the kernel's 15 bytes, and the whole title that `ps` shows."""
     if set_title is not None:
         set_title(title)
+    else:
+        overwrite_arguments(title)
     _call("prctl", _PR_SET_NAME, name.encode()[:15])
+
+
+def overwrite_arguments(title: str) -> None:
+    """Write a title over the arguments with which this process was started, as far as they have room for it.
+
+    For sites that lack setproctitle. Python has its own copy of the arguments.
+    """
+    start, end = arguments_in_memory()
+    room = end - start
+    if room > 1:
+        ctypes.memmove(start, title.encode()[: room - 1].ljust(room, b"\0"), room)
+
+
+@cache
+def arguments_in_memory() -> tuple[int, int]:
+    """Where the kernel reads the arguments of this process, and of those that it forks."""
+    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    return int(fields[48 - 3]), int(fields[49 - 3])
 
 
 def boot_id() -> str:

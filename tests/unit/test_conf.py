@@ -102,5 +102,28 @@ def test_what_the_kernel_tells_of_processes() -> None:
     assert birth(child.pid) is None and session(child.pid) is None and children(child.pid) == []
 
 
+NAMED = """
+import os, sys
+from linod.linux import overwrite_arguments
+overwrite_arguments(sys.argv[1])
+print(open("/proc/self/cmdline").read().rstrip("\\0"), os.environ["KEPT"], sys.argv[1:], sep="|")
+"""
+
+
+@pytest.mark.parametrize("title", ["linod@shop: checkdata", "linod@shop: почта", "linod@shop: " + "x" * 10_000])
+def test_a_process_is_called_what_it_does_and_forgets_nothing(title: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NAMED, title],
+        env={**os.environ, "KEPT": "kept"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    shown, kept, arguments = done.stdout.rstrip().split("|")
+    assert title.startswith(shown) or shown == title
+    assert (kept, arguments) == ("kept", f"[{title!r}]")
+
+
 def test_the_boot_id_stays_the_same() -> None:
     assert boot_id() == boot_id() != ""
