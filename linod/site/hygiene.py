@@ -52,9 +52,10 @@ class Surroundings:
             self._restore_python()
             self.loggers.restore()
             restore_django()
+            now = identity()
         except Exception as error:
             return f"its surroundings could not be restored ({type(error).__name__}: {error})"
-        if identity() != self.identity:
+        if now != self.identity:
             return "the task changed what cannot be put back: its user, its priority, or where its output goes"
         if threading.active_count() > self.threads:
             return "a thread of the task is still alive"
