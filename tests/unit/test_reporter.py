@@ -198,7 +198,8 @@ def sink(monkeypatch: pytest.MonkeyPatch, stream: Any = None, *, systemd: bool =
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
     if systemd:
-        monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+        status = os.fstat(2)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
     made = TextSink(stream or io.StringIO())
     made.now = lambda: NOON
     return made
