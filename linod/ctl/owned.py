@@ -95,11 +95,10 @@ def below(parent: int, path: Path, device: int, depth: int) -> Iterator[Found]:
             continue  # it is gone
         try:
             info = os.fstat(fd)
-            if info.st_dev != device:
-                continue
             if stat.S_ISREG(info.st_mode):
                 yield Found(fd=fd, path=path / name, info=info)
-            elif stat.S_ISDIR(info.st_mode):
+            # Only directories are compared: overlayfs gives each file the device of a layer.
+            elif stat.S_ISDIR(info.st_mode) and info.st_dev == device:
                 yield from inside(fd, path / name, device, depth)
         finally:
             os.close(fd)

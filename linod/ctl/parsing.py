@@ -59,6 +59,8 @@ COMMANDS = {
     "status": ("monitoring", "Status", "one line and an exit code for a monitoring system"),
     "logs": ("logs", "Logs", "show the journal of a site or a task"),
     "exec": ("executing", "Exec", "call a site's manage.py as the site's user"),
+    "import-supervisor": ("importing", "ImportSupervisor", "move sites that supervisor runs to their units, or back"),
+    "supervisor-config": ("staying", "SupervisorConfig", "print what supervisor needs to run a site"),
 }
 SYSTEMCTLS = ("start", "stop", "restart", "enable", "disable", "mask", "unmask", "kill", "is-active", "is-enabled")
 DEFAULT = "sites"
@@ -150,8 +152,8 @@ def add_global_options(parser: argparse._ActionsContainer) -> None:
 
 def overview() -> str:
     """What `linodctl --help` prints."""
-    commands = "\n".join(f"  {name:8} {summary}" for name, (_module, _kind, summary) in COMMANDS.items())
-    options = "\n".join(f"  {name:10} {meaning}" for name, meaning in GLOBAL_OPTIONS.items())
+    commands = "\n".join(f"  {name:17} {summary}" for name, (_module, _kind, summary) in COMMANDS.items())
+    options = "\n".join(f"  {name:17} {meaning}" for name, meaning in GLOBAL_OPTIONS.items())
     return f"""\
 usage: linodctl [COMMAND] [arguments]
 
@@ -162,8 +164,8 @@ commands:
 
 options:
 {options}
-  --version  show the version
-  --help     show this; linodctl COMMAND --help explains a command
+  --version         show the version
+  --help            show this; linodctl COMMAND --help explains a command
 
 Start, stop and enable are systemd's: systemctl enable --now linod@SITE
 

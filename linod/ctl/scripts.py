@@ -11,8 +11,12 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .. import sites
+from ..sites import NAME
+
 MANAGE = "manage.py"
 COMMAND = "linod"
+DAEMON = ["-m", "linod.daemon"]
 SEPARATORS = ";&|()"
 # The ways in which a script says "the directory that I am in".
 OWN_DIRECTORY = re.compile(
@@ -26,9 +30,10 @@ HARMLESS = ("set", "umask", "ulimit", "echo", "true", ":", "trap", "renice", "io
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """How a site's `manage.py linod` is started."""
+    """How the tasks of a site are started: by its `manage.py linod`, or by the daemon with the name of the site."""
 
     directory: str  # of the manage.py; absolute
+    site: str = ""  # the name, where it is started by that
     environment: str | None = None  # the virtual environment that is activated
     python: str | None = None  # the interpreter, where a path says which
     exported: Mapping[str, str] = field(default_factory=dict)
@@ -96,7 +101,7 @@ class Shell:
             self.environment = os.path.dirname(os.path.dirname(self.path(rest[0])))
         elif name == "export":
             self.export(rest)
-        elif start := self.start(words):
+        elif start := self.start(words) or self.start_by_name(words):
             return start
         elif name not in HARMLESS:
             self.strange.append(" ".join(words))
@@ -131,3 +136,9 @@ class Shell:
             exported=exported,
             strange=tuple(self.strange),
         )
+
+    def start_by_name(self, words: Sequence[str]) -> Start | None:
+        """What `linodctl supervisor-config` prints: `python3 … -m linod.daemon SITE`."""
+        if words[-3:-1] != DAEMON or not NAME.fullmatch(words[-1]):
+            return None
+        return Start(directory=str(sites.SITES / words[-1]), site=words[-1], strange=tuple(self.strange))

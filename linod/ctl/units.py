@@ -93,12 +93,17 @@ def units_in(text: str, names: Sequence[str]) -> dict[str, Unit]:
     return dict(zip(names, units, strict=True))
 
 
-def systemctl(*arguments: str) -> None:
-    """Tell systemd something, if it runs; raises LinodError with its words."""
+def systemctl(*arguments: str, patience: float = PATIENCE, check: bool = True) -> None:
+    """Tell systemd something, if it runs; raises LinodError with its words, unless check is False."""
     if not booted():
         return
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=PATIENCE)
-    if done.returncode:
+    try:
+        done = subprocess.run(
+            ["systemctl", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LinodError(f"systemctl {' '.join(arguments)} does not answer: {error}.") from None
+    if done.returncode and check:
         raise LinodError(f"systemctl {' '.join(arguments)} failed: {done.stderr.strip()}")
 
 
