@@ -44,7 +44,7 @@ PACKAGES = [
     *("systemd", "systemd-sysv", "dbus", "init", "procps", "tzdata"),
     *("python3", "python3-venv", "python3-systemd", "python3-sdnotify", "python3-schedule"),
     *("python3-croniter", "python3-setproctitle"),
-    *("git", "postfix"),
+    *("git", "postfix", "supervisor"),
 ]
 
 # The virtual environment of the demo site; other sites link to it.
@@ -78,6 +78,7 @@ ACCOUNTS = """
 useradd --create-home --home-dir /var/postman --shell /usr/sbin/nologin postman
 useradd --create-home --shell /bin/bash lino
 useradd --create-home --shell /bin/bash stranger
+systemctl --root=/ disable supervisor
 systemctl --root=/ mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
 """
 
