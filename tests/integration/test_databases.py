@@ -236,7 +236,7 @@ def test_a_service_whose_site_needs_the_database_is_ready_and_waits_for_it(tmp_p
         daemon.wait_for(lambda: systemd.has_heard("STATUS=waiting for the site: OperationalError: "))
         server.start()
         wait_for(site, daemon, SUCCEEDED)
-        daemon.wait_for(lambda: systemd.has_heard("STATUS=1 tasks. Next: visit at "))
+        daemon.wait_for(lambda: systemd.has_heard("STATUS=1 task. Next: visit at "))
         assert daemon.terminate() == 0
 
 
