@@ -18,6 +18,8 @@ def add_site(server):
     """`server.add_site`, for sites that are gone after the test, with the server's mails."""
     before = set(server.sites)
     yield server.add_site
+    if not server.is_on():
+        server.boot()  # the test failed before it did so
     for name in set(server.sites) - before:
         server.sites[name].remove()
     server.forget_mails()

@@ -28,15 +28,25 @@ def often():
 CAUGHT_UP_WITHIN = 90  # seconds: after a boot, catch-up is spread over a minute
 
 
-def test_an_enabled_site_is_back_and_has_caught_up_once(server, add_site):
-    due = time.time() + 4
-    site = add_site("enabled", DAILY.replace("AT", time_of_day(4)))
+def is_off_when_due(server, site, seconds):
+    """Let the daily task of a site be due after so many seconds; whether the server was switched off by then."""
+    due = time.time() + seconds
+    site.declare(DAILY.replace("AT", time_of_day(seconds)))
     site.systemctl("enable --now")
     site.wait_for_runs("often")
     server.power_off()
-    assert site.runs("daily") == []
-    until(lambda: time.time() > due)
+    in_time = not site.runs("daily")
+    until(lambda: time.time() > due, timeout=seconds)
     server.boot()
+    return in_time
+
+
+def test_an_enabled_site_is_back_and_has_caught_up_once(server, add_site):
+    # A busy machine takes its time.
+    for number, seconds in enumerate((4, 10, 30, 90)):
+        site = add_site(f"enabled-{number}")
+        if is_off_when_due(server, site, seconds):
+            break
     assert site.active == "active"
     [run] = site.wait_for_runs("daily", timeout=CAUGHT_UP_WITHIN)
     assert (run.trigger, run.outcome) == ("catch-up", "succeeded")
