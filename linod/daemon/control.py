@@ -108,8 +108,8 @@ class Caller:
             self._selector.modify(self.channel, EVENT_WRITE, self._callback)
 
     def refuse(self, reason: str) -> None:
-        """Tell it why not."""
-        self.tell(Refused(reason=reason))
+        """Tell it why not; what the reason names may be as long as what the caller has sent."""
+        self.tell(Refused(reason=reason[:CHUNK]))
 
     def run_wrote(self, run: int, text: str) -> None:
         """Some whole lines."""
@@ -200,6 +200,7 @@ class Control:
         if self._pointer != self._path:
             self._pointer.symlink_to(self._path)
         self._socket.listen(BACKLOG)
+        self._spare = open_spare()
         selector.register(self._socket, EVENT_READ, self._accept)
 
     def part_with_guests(self) -> None:
@@ -217,6 +218,7 @@ class Control:
             self._hang_up(caller, deadline)
         self._selector.unregister(self._socket)
         self._socket.close()
+        os.close(self._spare)
         self._remove()
 
     def _remove(self) -> None:
@@ -231,7 +233,9 @@ class Control:
         except BlockingIOError:
             return
         except OSError:  # there are no descriptors left
-            return self._make_room()
+            if not self._make_room():
+                self._turn_away()
+            return
         uid = daemon_of(channel)[1]
         if uid not in (0, os.geteuid()):
             with channel, suppress(OSError):
@@ -241,10 +245,21 @@ class Control:
             self._make_room()
         self._callers[Caller(channel, self._selector, self._on_ready)] = None
 
-    def _make_room(self) -> None:
-        """Send away who was silent longest."""
-        if idle := next((caller for caller in self._callers if not caller.busy), None):
+    def _make_room(self) -> bool:
+        """Send away who was silent longest. False where all wait for something."""
+        idle = next((caller for caller in self._callers if not caller.busy), None)
+        if idle is not None:
             self._hang_up(idle)
+        return idle is not None
+
+    def _turn_away(self) -> None:
+        """Let a caller in on the descriptor that is kept for this, to tell it so; else it would knock for ever."""
+        os.close(self._spare)
+        with suppress(OSError):
+            channel, _address = self._socket.accept()
+            with channel:
+                send(channel, Refused(reason="the daemon has no descriptors left; try again when less is running"))
+        self._spare = open_spare()
 
     def _on_ready(self, caller: Caller) -> None:
         if caller.behind:
@@ -287,6 +302,11 @@ class Control:
         live, caller.runs = caller.runs, None
         if live is not None:
             self._host.guest_left(live)
+
+
+def open_spare() -> int:
+    """A descriptor that is of use when there are no others."""
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def own_path(state: Path) -> Path:

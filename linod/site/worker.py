@@ -22,6 +22,7 @@ from .load import Site
 
 LONGEST_ADOPTION = 5.0  # seconds until the daemon is our parent
 PROGRESS_PAUSE = 0.2  # seconds between two progress messages
+LONGEST_PROGRESS = 500  # characters
 KILLED_BEFORE_OTHERS = 200  # added to the score by which the kernel chooses whom to kill when memory is short
 CHANNEL, LOCK = 3, 4  # descriptors of a worker that was executed
 RUN_VARIABLES = ("LINOD_RUN", "LINOD_TASK")  # what a task, and all that it starts, find in their environment
@@ -94,7 +95,10 @@ class Worker:
             return
         self.last_progress = now
         message = Progress(
-            run=self.run, done=float(done), total=None if total is None else float(total), text=str(text)
+            run=self.run,
+            done=float(done),
+            total=None if total is None else float(total),
+            text=str(text)[:LONGEST_PROGRESS],
         )
         try:
             send(self.channel, message)

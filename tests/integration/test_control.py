@@ -2,11 +2,13 @@
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -245,6 +247,56 @@ def test_a_run_that_has_not_begun_is_cancelled_and_recorded_as_skipped(site, dae
     assert first.wait_for(Ended).outcome == "succeeded"
 
 
+LOCKED = """
+    import os, time
+    import linod
+
+    @linod.task(every="1 day", lock="ledger")
+    def holds():
+        while not os.path.exists("go"):
+            time.sleep(0.02)
+
+    @linod.task(every=2, lock="ledger", overlap="queue")
+    def queued():
+        pass
+
+    @linod.task(every="1 day")
+    def quick():
+        pass
+"""
+
+
+def test_after_the_first_of_those_who_wait_is_cancelled_the_next_one_begins(tmp_path):
+    site = Site(tmp_path, tasks=LOCKED.replace("every=2", "every='1 day'"))
+    with site.daemon() as daemon:
+        daemon.wait_for("3 tasks")
+        holds = Following(site, "holds")
+        holds.wait_for(Begin)
+        first = Following(site, "queued").wait_for(Accepted).run
+        second = Following(site, "queued")
+        second.wait_for(Accepted)
+        pause(site, "quick")  # is answered when both are written, and have fallen due
+        assert isinstance(ask(site.path, Cancel(run=first, by="luc")), Done)
+        site.write("go")
+        assert second.wait_for(Ended).outcome == "succeeded"
+        assert run_now(site, "queued")[-1].outcome == "succeeded"
+
+
+def test_a_person_who_waits_behind_what_a_pause_withdraws_is_served(tmp_path):
+    site = Site(tmp_path, tasks=LOCKED)
+    with site.daemon() as daemon:
+        daemon.wait_for("3 tasks")
+        holds = Following(site, "holds")
+        holds.wait_for(Begin)
+        until(lambda: [run for run in unfinished(site) if run.task.endswith("queued") and run.due < utcnow()])
+        asked = Following(site, "queued")
+        asked.wait_for(Accepted)
+        pause(site, "quick")
+        pause(site, "queued")
+        site.write("go")
+        assert asked.wait_for(Ended).outcome == "succeeded"
+
+
 def test_a_run_of_a_command_is_not_cancelled(tmp_path):
     site = Site(tmp_path, tasks=TASKS)
     with site.daemon() as daemon:
@@ -447,6 +499,42 @@ def test_garbage_harms_nothing(site, daemon):
     until(lambda: sockets_of(daemon.pid) < 20, what="hanging up")
 
 
+def test_a_name_of_any_length_harms_nothing(site, daemon):
+    with connect(site.path) as channel:
+        channel.send(b'["RunNow",{"task":"%s","by":""}]' % ("\u2028" * 50_000).encode())
+        assert hear(channel).reason.startswith("This site has no task")
+    assert run_now(site, "quick")[-1].outcome == "succeeded"
+
+
+def test_without_descriptors_for_more_workers_the_others_go_on(tmp_path):
+    site = Site(
+        tmp_path,
+        settings="LINOD = {'max_parallel': 20, 'slow_after': 0.0}",
+        tasks="""
+        import linod, os, time
+        def work():
+            while not os.path.exists("go"):
+                time.sleep(0.02)
+
+        for number in range(20):
+            linod.task(every="1 day", name=f"work{number}")(work)
+        """,
+    )
+    with site.daemon() as daemon:
+        daemon.wait_for("20 tasks")
+        _soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{daemon.pid}/fd")) + 12, hard))
+        for number in range(20):
+            with connect(site.path) as channel:
+                say(channel, RunNow(task=f"work{number}", by="luc"))
+                assert isinstance(hear(channel), Accepted)
+        daemon.wait_for("The kernel refuses another worker: [Errno 24] Too many open files.")
+        until(lambda: [run for run in site.runs() if run.started], what="the first of them")
+        site.write("go")
+        assert {run.outcome for run in until(lambda: len(site.ended()) == 20 and site.ended())} == {"succeeded"}
+        assert daemon.terminate() == 0
+
+
 def test_idle_connections_do_not_lock_others_out(site, daemon):
     idle = [connect(site.path) for _ in range(200)]
     try:
@@ -595,6 +683,10 @@ def cpu_of(pid):
     with open(f"/proc/{pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def utcnow():
+    return datetime.now(UTC)
 
 
 def sockets_of(pid):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import selectors
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,6 +135,20 @@ def heard(channel: socket.socket) -> list[object]:
         if not packet:
             return [*found, None]
         found.append(decode(packet))
+
+
+@contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """Let this process open nothing more."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        with suppress(OSError):
+            while True:
+                stack.callback(os.close, os.dup(0))
+        yield
 
 
 @pytest.fixture
@@ -352,6 +367,27 @@ def test_no_bytes_harm_the_others(packets: list[bytes]) -> None:
         assert not room.callers()
         room.control.close()
         room.selector.close()
+
+
+def test_a_refusal_that_names_what_was_asked_is_never_too_long(room: Room, open_: ExitStack) -> None:
+    room.answer = lambda caller, request: caller.refuse(f"There is no {request.task!r}.")  # type: ignore[union-attr]
+    with room.connect() as channel:
+        channel.send(b'["RunNow",{"task":"%s","by":""}]' % ("\u2028" * 50_000).encode())
+        room.settle()
+        [refused] = heard(channel)
+        assert isinstance(refused, Refused) and refused.reason.startswith("There is no '\\u2028")
+
+
+def test_who_comes_when_no_descriptor_is_left_is_told_so(room: Room, open_: ExitStack) -> None:
+    busy = open_.enter_context(room.connect())
+    room.say(busy, Visit(task="app.t", pid=1))
+    waiting = open_.enter_context(caller.visit(room.state / "control", PATIENCE))
+    with no_descriptors_left():
+        room.settle()
+    assert [type(message) for message in heard(waiting)] == [Refused, type(None)]
+    assert room.callers() == 1
+    room.say(open_.enter_context(room.connect()), Ask())
+    assert len(room.requests) == 1
 
 
 def test_descriptors_that_are_sent_along_are_not_kept(room: Room, open_: ExitStack) -> None:
