@@ -328,9 +328,11 @@ def receive(end: socket.socket) -> Message | None:
 
 def receive_with_fds(end: socket.socket) -> tuple[Message | None, list[int]]:
     """The next message with its descriptors, which no program that is executed later will inherit."""
-    packet, ancillary, _flags, _address = end.recvmsg(
-        LARGEST, socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
-    )
+    room = socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize)
+    try:
+        packet, ancillary, _flags, _address = end.recvmsg(LARGEST, room, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionError:
+        return None, []
     fds = array.array("i")
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from selectors import EVENT_READ, BaseSelector
-from typing import Protocol
+from typing import Any, Protocol
 
 from .. import __version__
 from ..conf import Settings
@@ -20,18 +20,19 @@ from ..launch import Launch, Place, clean_environment
 from ..task import Task
 from ..wire import VERSION, Fork, Forked, Loaded, Message, NotForked, NotLoaded, Ping, Pong, Tasks, pair, receive, send
 from .children import how_it_ended, send_signal
-from .clock import Timer, Timers
+from .clock import Timer, Timers, monotonic
 
 CHANNEL = 3  # the descriptor of its socket; see site/main.py
 ANSWER_WITHIN = 5.0  # seconds, to a ping
 LONGEST_PAUSE = 60.0  # seconds between two tries to load the site
+STEADY_AFTER = 10.0  # seconds that one must have been of use for its end not to count as one more failure
 READ_SIZE = 65536
 
 
 class Listener(Protocol):
     """Who is told what becomes of the site."""
 
-    def site_loaded(self, server: ForkServer, tasks: list[Task], loaded: Loaded) -> None: ...
+    def site_loaded(self, server: ForkServer, tasks: list[Task], settings: Settings, loaded: Loaded) -> None: ...
     def site_not_loaded(self, reason: str, *, permanent: bool, traceback: str) -> None: ...
     def site_is_gone(self, how: str, pause: float) -> None: ...
     def site_wrote(self, text: str) -> None: ...
@@ -45,6 +46,7 @@ class ForkServer:
     def __init__(self, sites: ForkServers, channel: socket.socket, pid: int, pipe: int | None) -> None:
         self.pid = pid
         self.ready = False
+        self.ready_since = 0.0  # monotonic
         self.gone = False
         self.told = False  # it has said whether it could load
         self.given_up = False  # another one loads newer code
@@ -52,7 +54,7 @@ class ForkServer:
         self.channel, self.pipe = channel, pipe
         self.deadline: Timer | None = None
         self._sites = sites
-        self._tasks: list[Task] = []
+        self._tasks: list[dict[str, Any]] = []
         channel.setblocking(False)
 
     def fork(self, serial: int, fds: Sequence[int]) -> bool:
@@ -71,7 +73,13 @@ class ForkServer:
             self.deadline = self._sites.timers.after(ANSWER_WITHIN, self.kill)
 
     def kill(self) -> None:
-        send_signal(self.pid, signal.SIGKILL)
+        if not self.gone:
+            send_signal(self.pid, signal.SIGKILL)
+
+    def give_up(self) -> None:
+        """End it while it loads, and hear no more of it."""
+        self.given_up = True
+        self.kill()
 
     def take(self, message: Message) -> None:
         """What it says."""
@@ -86,7 +94,7 @@ class ForkServer:
             case Pong():
                 self._sites.timers.cancel(self.deadline)
             case Tasks(tasks=tasks):
-                self._tasks += map(Task.from_dict, tasks)
+                self._tasks += tasks
             case Loaded():
                 self._sites.timers.cancel(self.deadline)
                 self.told = True
@@ -139,17 +147,17 @@ class ForkServers:
         if self._stopping:
             return
         self.timers.cancel(self._retry)
-        for server in self._all.values():
-            if not server.told:
-                server.given_up = True
-                server.kill()
+        self._give_up_loading()
         try:
             command = self._find_place().command("forkserver")
         except LinodError as error:
             self.listener.site_not_loaded(str(error), permanent=True, traceback="")
             return self._try_later("")
-        ours, theirs = pair()
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            ours, theirs = pair()
+            reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:  # there are no descriptors left
+            return self._cannot_start(command[0], error)
         os.set_blocking(writing, True)
         try:
             pid = os.posix_spawn(
@@ -168,18 +176,18 @@ class ForkServers:
         except OSError as error:
             ours.close()
             os.close(reading)
-            permanent = isinstance(error, FileNotFoundError | PermissionError)
-            self.listener.site_not_loaded(
-                f"The site's Python {command[0]} cannot be started: {error.strerror}.",
-                permanent=permanent,
-                traceback="",
-            )
-            self._try_later("")
+            self._cannot_start(command[0], error)
         else:
             self._watch(ForkServer(self, ours, pid, reading))
         finally:
             theirs.close()
             os.close(writing)
+
+    def _cannot_start(self, python: str, error: OSError) -> None:
+        reason = f"The site's Python {python} cannot be started: {error.strerror}."
+        permanent = isinstance(error, FileNotFoundError | PermissionError)
+        self.listener.site_not_loaded(reason, permanent=permanent, traceback="")
+        self._try_later("")
 
     def _watch(self, server: ForkServer) -> None:
         self._all[server.pid] = server
@@ -215,23 +223,23 @@ class ForkServers:
         else:
             self._selector.unregister(server.pipe)
 
-    def loaded(self, server: ForkServer, tasks: list[Task], message: Loaded) -> None:
+    def loaded(self, server: ForkServer, told: list[dict[str, Any]], message: Loaded) -> None:
         """A fork server is ready: it replaces the one before."""
-        if message.version != VERSION:
+        try:
+            require_same_version(message)
+            tasks, settings = list(map(Task.from_dict, told)), Settings(**message.settings)
+        except (KeyError, TypeError, ValueError, LinodError) as error:
             server.kill()
-            self.listener.site_not_loaded(
-                f"The site's linod speaks version {message.version} and the daemon version {VERSION}."
-                f" Give the site the daemon's: pip install -U linod=={__version__}",
-                permanent=True,
-                traceback="",
+            reason = (
+                f"The site's linod is not understood by the daemon's ({error})."
+                f" Give the site the daemon's: pip install -U linod=={__version__}"
             )
-            return
-        server.ready = True
-        self._pause = 0.0
+            return self.listener.site_not_loaded(reason, permanent=True, traceback="")
+        server.ready, server.ready_since = True, monotonic()
         before, self.current = self.current, server
         if before is not None:
             self._let_go(before)
-        self.listener.site_loaded(server, tasks, message)
+        self.listener.site_loaded(server, tasks, settings, message)
 
     def not_loaded(self, server: ForkServer, message: NotLoaded) -> None:
         self.listener.site_not_loaded(message.reason, permanent=message.permanent, traceback=message.traceback)
@@ -248,6 +256,8 @@ class ForkServers:
         self._close(server)
         was_ready, server.ready, server.gone = server.ready, False, True
         how = server.ended_because or how_it_ended(status)
+        if was_ready and monotonic() - server.ready_since > STEADY_AFTER:
+            self._pause = 0.0
         if not (was_ready or server.told or server.given_up):
             self.listener.site_not_loaded(f"While loading, {how}.", permanent=False, traceback="")
         if server is self.current:
@@ -265,6 +275,11 @@ class ForkServers:
         if how:
             self.listener.site_is_gone(how, pause)
         self._retry = self.timers.after(pause, self.load)
+
+    def _give_up_loading(self) -> None:
+        for server in self._all.values():
+            if not server.told:
+                server.give_up()
 
     def _let_go(self, server: ForkServer) -> None:
         """Let a fork server leave: it sees the end of its socket."""
@@ -286,8 +301,15 @@ class ForkServers:
     def stop(self) -> None:
         """Let all leave; the loop sees them end."""
         self._stopping = True
+        self._give_up_loading()
         for server in self._all.values():
             self._let_go(server)
 
     def __len__(self) -> int:
         return len(self._all)
+
+
+def require_same_version(message: Loaded) -> None:
+    """Raises WireError where the site's end speaks another version of our messages."""
+    if message.version != VERSION:
+        raise WireError(f"it speaks version {message.version}, the daemon version {VERSION}")

@@ -101,10 +101,10 @@ class Loading:
 
     # What fork servers tell
 
-    def site_loaded(self, server: ForkServer, tasks: list[Task], loaded: Loaded) -> None:
+    def site_loaded(self, server: ForkServer, tasks: list[Task], settings: Settings, loaded: Loaded) -> None:
         """The site's tasks are known: plan them, and announce that we are ready."""
         was_gone, self.waiting_for = bool(self.waiting_for) and self.loaded_once, ""
-        self._owner.use(Settings(**loaded.settings))
+        self._owner.use(settings)
         self._owner.remember(loaded)
         self._workers.renew(server)
         if loaded.threads:
@@ -154,8 +154,7 @@ class Loading:
         self._workers.forked(serial, pid)
 
     def not_forked(self, serial: int, reason: str) -> None:
-        self._reporter.not_forked(reason)
-        self._workers.not_forked(serial)
+        self._workers.not_forked(serial, reason)
 
     def _have_nothing_to_do(self, *, uses_linod: bool) -> None:
         """The site has no work for us: the service has started and is over, and that is no failure."""

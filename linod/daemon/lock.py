@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from ..errors import ConfigurationError, SiteLocked
+from ..errors import ConfigurationError, HistoryError, SiteLocked
 from ..linux import birth
 from ..state import give_to_owner, owner_name, user_name
 from .clock import monotonic
@@ -38,8 +38,7 @@ def lock_site(state: Path) -> int:
                 f"See who they are with: fuser -v {state / FILE}",
             )
         time.sleep(0.02)
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()} {birth(os.getpid())}\n".encode(), 0)
+    write_holder(fd, state)
     return fd
 
 
@@ -51,8 +50,15 @@ def open_lock(path: Path) -> int:
             f"{path} belongs to {owner_name(path)} and cannot be opened by {user_name()}.",
             "Give the state directory and all that is in it to the user that runs linod.",
         ) from None
+    except OSError as error:
+        raise cannot_write(path.parent, error) from None
     give_to_owner(path)
     return fd
+
+
+def cannot_write(state: Path, error: OSError) -> HistoryError:
+    hint = "See to its disk, or name another directory in STATE_DIRECTORY."
+    return HistoryError(f"{state} cannot be written: {error.strerror}.", hint)
 
 
 def try_lock(fd: int) -> bool:
@@ -70,6 +76,15 @@ def read_holder(fd: int) -> tuple[int, int | None]:
         return int(pid), int(born)
     except ValueError:
         return 0, None
+
+
+def write_holder(fd: int, state: Path) -> None:
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()} {birth(os.getpid())}\n".encode(), 0)
+    except OSError as error:
+        os.close(fd)
+        raise cannot_write(state, error) from None
 
 
 def is_alive(holder: tuple[int, int | None]) -> bool:

@@ -179,7 +179,11 @@ class Daemon:
     def tell_recovery(self) -> None:
         """A process of its own sends the mail, if people know that the site had failed."""
         if command := alert.recovery_command(Path(self.launch.state), self.launch.name):
-            os.posix_spawn(command[0], command, clean_environment())
+            try:
+                os.posix_spawn(command[0], command, clean_environment())
+            except OSError as error:
+                problem = f"Nobody is told that the site runs again: {command[0]} cannot be started: {error.strerror}."
+                self.reporter.say(problem, logging.WARNING)
 
     def describe(self) -> str:
         """What there is, what runs, what comes next, what went wrong: one line for `systemctl status`."""

@@ -41,6 +41,7 @@ class Listener(Protocol):
     def run_hidden(self, live: LiveRun, size: int) -> None: ...
     def run_progressed(self, live: LiveRun, progress: Progress) -> None: ...
     def worker_wrote(self, text: str) -> None: ...
+    def no_worker(self, reason: str) -> None: ...
 
 
 @dataclass(eq=False, kw_only=True)
@@ -110,15 +111,19 @@ class Workers:
         if fresh:
             missing = max(missing, fresh - len(self._unborn) - sum(not worker.runs for worker in self._idle))
         room = self.settings.max_running + self.settings.max_parallel - len(self._all)
-        for _ in range(min(missing, room)):
-            self._bear(self.server)
+        try:
+            for _ in range(min(missing, room)):
+                self._bear(self.server)
+        except OSError as error:  # there are no descriptors left
+            self._birth_failed()
+            self._listener.no_worker(str(error))
 
     def _bear(self, server: ForkServer) -> None:
-        """Ask for a worker."""
-        self._serial += 1
+        """Ask for a worker; raises OSError where there is no descriptor for it."""
         ours, theirs = pair()
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(writing, True)
+        self._serial += 1
         worker = Worker(serial=self._serial, channel=ours, pipe=reading, server=server)
         ours.setblocking(False)
         self._all[worker.serial] = worker
@@ -138,8 +143,9 @@ class Workers:
         if worker := self._all.get(serial):
             self._know_pid(worker, pid)
 
-    def not_forked(self, serial: int) -> None:
+    def not_forked(self, serial: int, reason: str) -> None:
         """The kernel refused a worker."""
+        self._listener.no_worker(reason)
         if worker := self._all.get(serial):
             self._birth_failed()
             self._forget(worker)
@@ -244,6 +250,17 @@ class Workers:
         else:
             self._take_message(worker, message)
 
+    def has_ended(self, live: LiveRun) -> bool:
+        """Whether a run has ended by now; its worker may have said so while we could not listen."""
+        if live.worker is not None:
+            self._hear_all(live.worker)
+        return live.worker is None
+
+    def _hear_all(self, worker: Worker) -> None:
+        with suppress(BlockingIOError, WireError, OSError):
+            while (message := receive(worker.channel)) is not None:
+                self._take_message(worker, message)
+
     def _take_message(self, worker: Worker, message: Message) -> None:
         match message:
             case Ended():
@@ -256,8 +273,9 @@ class Workers:
                 self._unborn.discard(worker.serial)
                 self._stillborn = 0
                 self._know_pid(worker, message.pid)
-                self._timers.cancel(worker.deadline)
-                self._make_idle(worker)
+                if worker.serial in self._all:  # it may have ended right after its hello
+                    self._timers.cancel(worker.deadline)
+                    self._make_idle(worker)
 
     def _close_run(self, worker: Worker) -> None:
         """A run has ended: read what it wrote, tell the listener, decide about the worker."""
@@ -331,8 +349,11 @@ class Workers:
         """From now on workers come from this fork server; those with old code leave, if need be after their run."""
         self.server, self._stillborn = server, 0
         self._timers.cancel(self._pause)  # what went wrong before was not this one's fault
-        for worker in [w for w in self._idle if w.server is not self.server]:
-            self._dismiss(worker, "its code is old")
+        for worker in [w for w in self._all.values() if w.server is not server]:
+            if worker.pid is None:
+                self._forget(worker)  # its fork server is leaving; if it is born yet, it finds its socket closed
+            elif worker in self._idle:
+                self._dismiss(worker, "its code is old")
 
     def kill_all(self) -> None:
         for worker in list(self._all.values()):
@@ -387,9 +408,7 @@ class Workers:
 
     def _last_words(self, worker: Worker) -> None:
         """Before its pid is given to another: take its last message, end what it leaves in its group."""
-        with suppress(BlockingIOError, WireError, OSError):
-            while (message := receive(worker.channel)) is not None:
-                self._take_message(worker, message)
+        self._hear_all(worker)
         self._signal(worker, signal.SIGKILL)
 
     def _ended(self, worker: Worker, status: int) -> None:

@@ -7,9 +7,11 @@ peace, is checked at the end of every `with neighbourhood(...)`.
 import os
 import re
 import signal
+import time
 from pathlib import Path
+from textwrap import dedent
 
-from tests.support.site import is_alive, memory_of, name_of, neighbourhood, until
+from tests.support.site import NEIGHBOUR, Site, is_alive, memory_of, name_of, neighbourhood, until
 
 MIB = 1024  # KiB
 
@@ -113,6 +115,16 @@ def test_a_segmentation_fault_is_named_and_located(tmp_path):
         assert "Segmentation fault" in run.output and "in segv" in run.output
 
 
+def test_progress_that_is_told_at_great_length_does_no_harm(tmp_path):
+    tasks = """
+    @linod.task(every=0.5)
+    def talks():
+        linod.progress(1, 1, "on and " * 100_000)
+    """
+    with neighbourhood(tmp_path, tasks) as (site, _daemon):
+        assert first_run(site, "talks").outcome == "succeeded"
+
+
 # Time
 
 
@@ -131,6 +143,29 @@ def test_a_task_that_hangs_is_timed_out_and_may_clean_up(tmp_path):
         assert run.output == "cleaned up"
         assert "time.sleep(60)" in run.traceback
         assert 0.5 <= run.duration < 2
+
+
+def test_a_run_that_ends_in_time_while_the_daemon_cannot_listen_is_not_timed_out(tmp_path):
+    tasks = """
+    @linod.task(every=2, timeout=1.5)
+    def tells():
+        if not os.path.exists("told"):
+            open("began", "w").close()
+            for number in range(3):
+                time.sleep(0.25)
+                linod.progress(number, 3, "steps")
+            open("told", "w").close()
+    """
+    site = Site(tmp_path, tasks=NEIGHBOUR + dedent(tasks))
+    with site.daemon() as daemon:
+        until((site.path / "began").exists)
+        daemon.signal(signal.SIGSTOP)
+        until((site.path / "told").exists)
+        began = time.monotonic()
+        until(lambda: time.monotonic() > began + 1.5, what="its timeout")
+        daemon.signal(signal.SIGCONT)
+        assert first_run(site, "tells").outcome == "succeeded"
+        assert daemon.terminate() == 0
 
 
 def test_a_task_that_blocks_term_is_killed_after_its_grace(tmp_path):

@@ -2,7 +2,12 @@
 
 import os
 import signal
+from datetime import UTC, datetime
 
+import pytest
+
+from linod.caller import ask
+from linod.wire import Done, Reload
 from tests.support.site import NEIGHBOUR, Site, is_alive, name_of, neighbourhood, until
 
 BROKEN = """
@@ -20,6 +25,31 @@ def test_a_fork_server_that_is_killed_is_replaced(tmp_path):
         until(lambda: daemon.fork_server() not in (None, before))
 
 
+def test_a_fork_server_that_dies_again_and_again_is_replaced_after_longer_and_longer_pauses(tmp_path):
+    tasks = """
+    import threading
+    if os.path.exists("broken"):
+        threading.Timer(0.2, os._exit, [9]).start()
+    """
+    with neighbourhood(tmp_path, tasks) as (site, daemon):
+        site.write("broken")
+        os.kill(daemon.fork_server(), signal.SIGKILL)
+        daemon.wait_for("its process left with exit status 9. It is started again in 1 s.")
+        daemon.wait_for("its process left with exit status 9. It is started again in 2 s.")
+        (site.path / "broken").unlink()
+
+
+def test_a_stop_does_not_wait_for_a_site_that_loads(tmp_path):
+    site = Site(tmp_path, tasks=f"{NEIGHBOUR}\nif os.path.exists('slow'): open('slow', 'w').write('!'); time.sleep(60)")
+    with site.daemon() as daemon:
+        site.wait_for_runs("neighbour")
+        slow = site.write("slow")
+        daemon.signal(signal.SIGHUP)
+        until(slow.read_text)
+        assert daemon.terminate(timeout=4) == 0
+        assert "cannot be loaded" not in daemon.output()
+
+
 def test_a_fork_server_that_hangs_is_replaced(tmp_path):
     tasks = """
     @linod.task(every=0.5, fresh=True)
@@ -34,6 +64,23 @@ def test_a_fork_server_that_hangs_is_replaced(tmp_path):
         until(lambda: daemon.fork_server() not in (None, before))
         until(lambda: sum(run.outcome == "succeeded" for run in site.ended("needs_forks")) > number)
         assert not is_alive(before)
+
+
+def test_a_reload_does_not_wait_for_the_workers_of_a_fork_server_that_hangs(tmp_path):
+    tasks = """
+    import linod
+    @linod.task(every=0.5, fresh=True)
+    def needs_forks():
+        pass
+    """
+    site = Site(tmp_path, tasks=tasks, settings="LINOD = {'max_parallel': 1}")
+    with site.daemon() as daemon:
+        site.wait_for_runs("needs_forks")
+        os.kill(daemon.fork_server(), signal.SIGSTOP)
+        until(lambda: [run for run in unfinished(site) if not run.started and run.due < datetime.now(UTC)])
+        assert ask(site.path, Reload(), None) == Done(text="The site is loaded anew.")
+        site.wait_for_runs("needs_forks", len(site.ended("needs_forks")) + 1, timeout=3)
+        assert daemon.terminate() == 0
 
 
 def test_existing_workers_go_on_while_the_code_is_broken(tmp_path):
@@ -55,6 +102,29 @@ def test_a_site_that_cannot_be_loaded_at_first_is_refused_in_words(tmp_path):
     result = site.manage("linod")
     assert result.returncode != 0
     assert "no_such_module" in result.stderr
+
+
+@pytest.mark.parametrize("news", ["settings['new'] = 1", "version = 2"], ids=["setting", "version"])
+def test_a_site_whose_linod_says_what_the_daemon_does_not_know_is_refused_in_words(tmp_path, news):
+    tasks = f"""
+    from linod.site import forkserver
+    original = forkserver.Loaded
+
+    def newer(**fields):
+        message = original(**fields)
+        message.{news}
+        return message
+
+    if os.path.exists("newer"):
+        forkserver.Loaded = newer
+    """
+    with neighbourhood(tmp_path, tasks) as (site, daemon):
+        site.write("newer")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("the old one goes on: The site's linod is not understood by the daemon's (")
+    newcomer = site.manage("linod")
+    assert newcomer.returncode == 78
+    assert "Give the site the daemon's: pip install -U linod==" in newcomer.stdout + newcomer.stderr
 
 
 def test_a_second_fork_server_takes_over_on_sighup(tmp_path):
@@ -191,3 +261,8 @@ for number in range(10_000):
         until(lambda: sum(run.outcome == "succeeded" for run in site.ended()) > 100)
         assert {run.outcome for run in site.ended()} == {"succeeded"}
         assert daemon.terminate() == 0
+
+
+def unfinished(site):
+    with site.history() as archive:
+        return archive.unfinished()

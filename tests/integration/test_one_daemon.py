@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -70,6 +71,19 @@ def test_a_lock_file_with_rubbish_is_no_obstacle(tmp_path):
     with site.daemon() as daemon:
         site.wait_for_runs("quick")
         assert (site.state / "lock").read_text().split()[0] == str(daemon.pid)
+
+
+def test_a_lock_that_cannot_be_written_is_told_in_words(tmp_path):
+    site = Site(tmp_path, tasks=LONG)
+    (site.state / "lock").mkdir(parents=True)
+    told = site.manage("linod")
+    assert told.returncode == 1
+    assert f"{site.state} cannot be written: Is a directory." in told.stdout + told.stderr
+    (site.state / "lock").rmdir()
+    limited = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *site.command("linod")]
+    told = subprocess.run(limited, cwd=site.path, env=site.environment, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 1
+    assert f"{site.state} cannot be written: File too large." in told.stdout + told.stderr
 
 
 def test_the_lock_survives_a_worker_that_outlives_its_daemon(tmp_path):

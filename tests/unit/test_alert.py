@@ -23,6 +23,7 @@ from linod.alert.gather import Failure, find_failure
 from linod.alert.main import exit_code_of, main, tell_failure, tell_recovery
 from linod.alert.memory import Mail, recall, recovery_command, remember
 from linod.alert.send import NotSent, send
+from linod.daemon.loop import Daemon
 from linod.site.mail import mail_settings
 from linod.sites import HostSite
 from tests.support.smtp import Server
@@ -144,6 +145,22 @@ def test_the_daemon_asks_for_a_recovery_only_where_a_failure_was_told(state: Pat
     command = recovery_command(state, "myprj")
     assert command is not None
     assert command[1:] == ["-I", "-m", "linod.alert", "recovered", "myprj"]
+
+
+def test_a_daemon_that_cannot_start_a_process_for_the_mail_says_so_and_goes_on(
+    state: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note(state, server)
+    fail(state)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    said: list[str] = []
+    daemon = SimpleNamespace(
+        launch=SimpleNamespace(state=str(state), name="myprj"),
+        reporter=SimpleNamespace(say=lambda text, _level: said.append(text)),
+    )
+    Daemon.tell_recovery(daemon)  # type: ignore[arg-type]
+    reason = "/nowhere/python cannot be started: No such file or directory."
+    assert said == [f"Nobody is told that the site runs again: {reason}"]
 
 
 # What it says
