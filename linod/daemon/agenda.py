@@ -26,6 +26,7 @@ class LiveRun:
     entry: Entry
     at: datetime  # when it shall start: its due time, or later for a retry or a catch-up after boot
     confirmed: bool = False  # its claim is in history
+    overdue: bool = False  # its instant has come before its claim was in history
     decided: bool = False  # it has fallen due
     dropped: bool = False  # it will not begin; who still holds it lets go of it
     worker: Worker | None = None

@@ -153,7 +153,7 @@ class Answers:
         live = self._plan.find_not_begun(run)
         if live is None:
             return caller.refuse(f"no run {run} is going on")
-        self._plan.cancel(live, reason)
+        self._running.cancel(live, reason)
         caller.tell(Done(text=f"{live.task.label}, run {run}, had not begun yet and will not."))
 
     def _reload(self, caller: Caller) -> None:

@@ -46,6 +46,8 @@ def why(archive: Archive, row: dict[str, Any], instant: datetime) -> str:
         return ""
     since = from_micros(row["since"])
     accounted = None if row["accounted"] is None else from_micros(row["accounted"])
+    if planner.far_ahead(since=since, accounted=accounted, now=instant):
+        return f"{task.label} was recorded by a clock that was far ahead"
     after = planner.reference(since=since, accounted=accounted, now=instant)
     if planner.catch_up(task, after, instant, resident=False).runs:
         return f"{task.label} is due"

@@ -50,6 +50,7 @@ class History(Protocol):
 
     def past(self) -> Past: ...
     def know(self, task: Task, position: int, since: datetime, accounted: datetime | None) -> None: ...
+    def redeclare(self, task: Task, position: int) -> None: ...
     def forget(self, task: str) -> None: ...
     def rename(self, old: str, new: str) -> None: ...
     def pause(self, pause: PauseRecord) -> None: ...
@@ -146,7 +147,14 @@ class SqliteHistory:
             to_micros(since),
             None if accounted is None else to_micros(accounted),
         )
-        self._put_statement("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", values)
+        with self._lock:
+            self._batch.accounted.pop(task.id, None)
+            self._batch.statements.append(("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", values))
+
+    def redeclare(self, task: Task, position: int) -> None:
+        """Remember that a task whose due times are the same is declared otherwise."""
+        values = (position, json.dumps(task.as_dict()), task.id)
+        self._put_statement("UPDATE tasks SET position = ?, task = ? WHERE id = ?", values)
 
     def forget(self, task: str) -> None:
         """Let go of a task that is declared no more; its runs stay until they are too old."""

@@ -24,7 +24,6 @@ from .pauses import SITE, describe_pause
 from .reporter import Reporter, short_clock
 
 CLAIM_BEFORE = timedelta(seconds=1)  # a due time is claimed this long before, at the latest;
-CLAIM_WITHIN = timedelta(seconds=12)  # when the loop is awake anyway, so is what comes within this
 MOST_AT_ONCE = 50  # due times that are decided about in one turn
 TOGETHER = timedelta(seconds=1)  # runs that start within this want a worker each
 
@@ -44,6 +43,7 @@ class Plan:
     def __init__(self, history: History, reporter: Reporter, boot: str, *, once: bool) -> None:
         self.entries: dict[str, Entry] = {}
         self.pauses: dict[str, PauseRecord] = {}  # by the task's id, or SITE
+        self._left: dict[str, Entry] = {}  # tasks that are declared no more, as long as a run of theirs goes on
         self._labels: dict[str, str] = {}  # of the tasks that were known before the site is loaded
         self.closed = once  # no further due times are planned
         self._history, self._reporter, self._boot = history, reporter, boot
@@ -58,7 +58,7 @@ class Plan:
         self._last_id, self._lap = past.last_id, past.lap
         self.pauses = past.pauses
         self._labels = {id: known.task.label for id, known in past.tasks.items() if known.task}
-        if past.latest_due is not None and past.latest_due > now() + CLAIM_WITHIN:
+        if past.latest_due is not None and past.latest_due > now() + planner.CLAIM_WITHIN:
             self._lap += 1  # the clock was set back while no daemon ran: intervals come by the same due times again
 
     def adopt(self, tasks: list[Task], past: Past | None) -> Changes:
@@ -67,6 +67,7 @@ class Plan:
         declared = {task.id for task in tasks}
         gone = {id: self.entries.pop(id) for id in list(self.entries) if id not in declared}
         self.release(gone.values(), "its task is declared no more")
+        self._left = {id: entry for id, entry in (self._left | gone).items() if entry.alive}
         for id, entry in gone.items():
             changes.gone.append(entry.task.label)
             self._history.forget(id)
@@ -91,11 +92,20 @@ class Plan:
             known = Known(task=task, since=now(), accounted=None)
         entry = Entry(task=task, position=position, since=known.since, accounted=known.accounted)
         self.entries[task.id] = entry
+        self._take_over_runs(entry)
         self._history.know(task, position, entry.since, entry.accounted)
         if past is None:
             self.plan_next(entry)
         elif last := past.last_runs.get(task.id):
             entry.last_outcome, entry.last_reason = last.outcome, last.reason
+
+    def _take_over_runs(self, entry: Entry) -> None:
+        """Runs that began before a task was gone, or had another name, are runs of the one that is declared now."""
+        for id in filter(None, (entry.task.id, entry.task.policies.renamed_from)):
+            if before := self._left.pop(id, None):
+                entry.alive |= before.alive
+        for live in entry.alive:
+            live.entry, live.run.task = entry, entry.task.id
 
     def _known(self, task: Task, past: Past) -> Known | None:
         """What history knows of a task, also under its former name."""
@@ -121,10 +131,11 @@ class Plan:
         entry.position = position
         if is_same_plan(entry.task, task):
             entry.task = task
+            self._history.redeclare(task, position)
         else:
             entry.task, entry.since, entry.accounted, entry.gone = task, now(), None, False
+            self._history.know(task, position, entry.since, None)
             self.plan_next(entry)
-        self._history.know(task, position, entry.since, entry.accounted)
 
     def labels(self) -> dict[str, str]:
         """The names of the tasks' functions, by id; those known from before while the site is not loaded."""
@@ -204,7 +215,7 @@ class Plan:
 
     def claim_ahead(self) -> None:
         """Write down that runs will be started, some time before they are due."""
-        for due, entry in self._agenda.take_due_times(now() + CLAIM_WITHIN):
+        for due, entry in self._agenda.take_due_times(now() + planner.CLAIM_WITHIN):
             if not entry.gone and entry.next is None:
                 entry.next = self.claim(entry, due, at=due, trigger=Trigger.SCHEDULE)
 
@@ -229,10 +240,14 @@ class Plan:
 
         Not all of them where there are many: the first shall begin before the last is looked at.
         """
-        instant = now()
-        due = [live for live in self._agenda.take_claimed(instant, MOST_AT_ONCE) if live.confirmed and not live.decided]
+        instant, due = now(), []
+        for live in self._agenda.take_claimed(instant, MOST_AT_ONCE):
+            if not live.confirmed:
+                live.overdue = True  # it comes again when the disk has answered
+            elif not live.decided:
+                live.decided = True
+                due.append(live)
         for live in due:
-            live.decided = True
             if live.entry.next is live:
                 live.entry.next = None
                 self._account(live.entry, live.run.due)
@@ -248,12 +263,14 @@ class Plan:
                 continue
             if granted:
                 live.confirmed = True
-                if live.at <= now():
-                    self._agenda.claimed(live)  # it fell due while we waited for the disk
+                if live.overdue:
+                    self._agenda.claimed(live)
             else:
                 self._reporter.claim_refused(live.task, live.run)
+                was_next = live.entry.next is live
                 self.drop(live, "another daemon runs it")
-                self.plan_next(live.entry)
+                if was_next:
+                    self.plan_next(live.entry, live.run.due)
 
     # What is not run
 
@@ -333,15 +350,23 @@ class Plan:
             return
         self._lap += 1
         self._agenda.drop_due_times()
-        for live in self._agenda.drop_claimed():
+        # An overdue one is not in the agenda.
+        for live in {*self._agenda.drop_claimed(), *self._unconfirmed.values()}:
             if live.entry.next is live:
                 self.withdraw(live, "the clock was set")
             elif not live.decided:  # like a retry: it was not bound to the clock
-                live.at = now()
+                live.at, live.overdue = now(), False
                 self._agenda.claimed(live)
         for entry in self.entries.values():
+            if planner.far_ahead(since=entry.since, accounted=entry.accounted, now=now()):
+                self.count_from(entry, now())
             if entry.next is None:
                 self.plan_next(entry)
+
+    def count_from(self, entry: Entry, since: datetime) -> None:
+        """Forget what was recorded of a task by a clock that was far ahead: due times count from this instant on."""
+        entry.since, entry.accounted = since, None
+        self._history.know(entry.task, entry.position, since, None)
 
     def close(self) -> None:
         """Plan nothing more, and take back what has not begun."""

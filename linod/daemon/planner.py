@@ -15,6 +15,7 @@ ALWAYS_GOES_ON = 60.0  # seconds; a task more frequent than this has nothing to 
 SPREAD = 60.0  # seconds over which catch-up is spread after a boot
 JUST_BOOTED = 300.0  # seconds
 ON_TIME = timedelta(minutes=10)  # without a resident daemon: the time between two passes, by and large
+CLAIM_WITHIN = timedelta(seconds=12)  # due times that come within this are claimed when the loop is awake anyway
 FORGIVEN = timedelta(days=1)  # a record from further in the future was made by a clock that was wrong
 
 
@@ -117,10 +118,19 @@ def reference(*, since: datetime, accounted: datetime | None, now: datetime) -> 
     return min(since, now)
 
 
+def far_ahead(*, since: datetime, accounted: datetime | None, now: datetime) -> datetime | None:
+    """The latest record of a task, where only a clock that was wrong by much can have made it."""
+    latest = max(since, accounted or since)
+    return latest if latest > now + FORGIVEN else None
+
+
 def next_due(task: Task, *, accounted: datetime | None, now: datetime) -> datetime | None:
-    """The next due time. After the clock was set back, intervals go on at once; a daily time isn't run again."""
-    after = now
-    if accounted is not None and now < accounted <= now + FORGIVEN and task.schedule.follows_the_wall:
+    """The next due time. After the clock was set back, intervals go on at once; a daily time isn't run again.
+
+    Nor is an interval's that was accounted for while it was claimed and not yet due.
+    """
+    after, ahead = now, FORGIVEN if task.schedule.follows_the_wall else CLAIM_WITHIN
+    if accounted is not None and now < accounted <= now + ahead:
         after = accounted
     return task.schedule.next(after)
 

@@ -82,9 +82,10 @@ class Recovery:
     def _catch_up(self, entry: Entry) -> bool:
         """Run, or record as skipped, the due times that passed since the task was last seen to."""
         instant = now()
-        if entry.accounted is not None and entry.accounted > instant + planner.FORGIVEN:
-            self._reporter.record_from_the_future(entry.task, entry.accounted)
         after = planner.reference(since=entry.since, accounted=entry.accounted, now=instant)
+        if latest := planner.far_ahead(since=entry.since, accounted=entry.accounted, now=instant):
+            self._reporter.record_from_the_future(entry.task, latest)
+            self._plan.count_from(entry, after)
         missed = planner.catch_up(entry.task, after, instant, resident=not self._once)
         if missed.skipped and missed.last_skipped is not None:
             self._plan.skip_unclaimed(

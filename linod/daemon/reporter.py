@@ -199,8 +199,8 @@ class Reporter:
         direction = "forward" if moved > timedelta() else "back"
         self._say("clock", f"The clock was set {direction} by {duration(abs(moved).total_seconds())}.", logging.WARNING)
 
-    def record_from_the_future(self, task: Task, accounted: datetime) -> None:
-        text = f"History says that {task.label} was due at {clock(accounted)}, which is far ahead; this is ignored."
+    def record_from_the_future(self, task: Task, latest: datetime) -> None:
+        text = f"What history says of {task.label} is of {clock(latest)}, which is far ahead; this is ignored."
         self._say("future", text, logging.WARNING, task=task)
 
     def history_trouble(self, reason: str) -> None:

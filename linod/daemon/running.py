@@ -163,8 +163,8 @@ class Running:
         return name is None or self._locks.setdefault(name, live) is live
 
     def _release_lock(self, live: LiveRun) -> None:
-        name = live.task.policies.lock
-        if name is not None and self._locks.get(name) is live:
+        # By its holder: the task may have been given another lock while it ran.
+        for name in [name for name, holder in self._locks.items() if holder is live]:
             del self._locks[name]
 
     def fork_ahead(self) -> None:
@@ -201,8 +201,9 @@ class Running:
             self.workers.terminate(live, verdict, reason)
 
     def _time_out(self, live: LiveRun) -> None:
-        limit = live.task.policies.timeout
-        self.end(live, Outcome.TIMED_OUT, f"it took longer than its timeout of {limit:g} s")
+        if not self.workers.has_ended(live):
+            limit = live.task.policies.timeout
+            self.end(live, Outcome.TIMED_OUT, f"it took longer than its timeout of {limit:g} s")
 
     def run_ended(self, live: LiveRun, ended: Ended) -> None:
         """Record how a run ended, and what follows from it."""
@@ -232,10 +233,14 @@ class Running:
     def _follow_up(self, entry: Entry, run: Run) -> None:
         """Let the next run of the task begin that waited for this one, or try again."""
         if entry.waiting:
-            if not entry.alive and entry.waiting[0] not in self.waiting:
-                self.waiting.append(entry.waiting[0])
+            self._let_next_begin(entry)
         elif (delay := planner.retry_delay(entry.task, run)) is not None:
             self.retry_after(entry, run, delay)
+
+    def _let_next_begin(self, entry: Entry) -> None:
+        """The run that was in the way of those which wait has ended, or will not begin."""
+        if entry.waiting and not entry.alive and entry.waiting[0] not in self.waiting:
+            self.waiting.append(entry.waiting[0])
 
     def retry_after(self, entry: Entry, run: Run, delay: float) -> None:
         """Try a run again in so many seconds."""
@@ -244,15 +249,21 @@ class Running:
             entry.retry = self._timers.after(delay, lambda: self._retry(entry, run))
 
     def _retry(self, entry: Entry, run: Run) -> None:
-        if not self.closing and not entry.gone:
+        if not self.closing and self._plan.runs_by_itself(entry):
             self._plan.again(entry, run, Trigger.RETRY)
 
-    # Pauses
+    # What a person doesn't want
+
+    def cancel(self, live: LiveRun, reason: str) -> None:
+        """Let a run that has not begun not begin."""
+        self._plan.cancel(live, reason)
+        self._let_next_begin(live.entry)
 
     def pause(self, pause: PauseRecord) -> None:
         """Begin no more runs of a task, or of the whole site, unless a person asks for them; what runs goes on."""
         for entry in self._plan.pause(pause):
             self._timers.cancel(entry.retry)
+            self._let_next_begin(entry)
 
     # All
 
@@ -294,6 +305,9 @@ class Running:
 
     def worker_wrote(self, text: str) -> None:
         self._reporter.site_wrote(text)
+
+    def no_worker(self, reason: str) -> None:
+        self._reporter.not_forked(reason)
 
     # Guests: processes that run a task themselves
 

@@ -1,9 +1,13 @@
 """How runs of a task are treated: overlap, locks, retries, fresh processes, and what a task's declaration changes."""
 
+from datetime import UTC, datetime
 from itertools import pairwise
+from textwrap import dedent
 
 import pytest
 
+from linod.caller import ask
+from linod.wire import Done, Reload
 from tests.support.site import Site, until
 
 # It takes long, and has little to do with the version of Django.
@@ -89,6 +93,68 @@ def test_a_crash_releases_the_lock(tmp_path):
     site = Site(tmp_path, tasks=tasks)
     with site.daemon():
         until(lambda: len(started(site, "crashes")) >= 2 and len(started(site, "other")) >= 2)
+
+
+LONG = """
+import linod, os, time
+
+@linod.task(every=1, {long})
+def long():
+    while not os.path.exists("go"):
+        time.sleep(0.02)
+
+@linod.task(every=0.5, lock="ledger")
+def other():
+    pass
+"""
+
+
+def load(site, tasks):
+    """Let the daemon of a site load other tasks."""
+    site.declare(tasks)
+    assert ask(site.path, Reload(), None) == Done(text="The site is loaded anew.")
+
+
+def test_a_lock_that_is_given_another_name_while_it_is_held_is_released(tmp_path):
+    site = Site(tmp_path, tasks=LONG.format(long="lock='ledger'"))
+    with site.daemon():
+        until(lambda: [run for run in site.runs("long") if run.started])
+        load(site, LONG.format(long="lock='journal'"))
+        number = len(started(site, "other"))
+        site.write("go")
+        until(lambda: len(started(site, "other")) > number)
+
+
+@pytest.mark.parametrize("name", ["long", "renamed"])
+def test_what_runs_when_a_task_goes_and_comes_is_the_previous_run_of_the_new_one(tmp_path, name):
+    site = Site(tmp_path, tasks=LONG.format(long=""))
+    with site.daemon() as daemon:
+        [first] = until(lambda: [run for run in site.runs("long") if run.started])
+        if name == "long":
+            load(site, LONG.replace("@linod.task(every=1, {long})", ""))
+        load(site, LONG.format(long=f"name='app.tasks.{name}', renamed_from='app.tasks.long'"))
+        skipped = until(lambda: [run for run in site.runs(name) if run.outcome == "skipped"])
+        assert skipped[0].reason == "the previous run is still going on"
+        site.write("go")
+        assert site.wait_for_runs(name)[0].id == first.id
+        assert daemon.terminate() == 0
+    runs = started(site, name)
+    assert all(earlier.ended <= later.started for earlier, later in pairwise(runs))
+
+
+def test_a_task_that_is_disabled_while_it_waits_for_its_retry_is_not_tried_again(tmp_path):
+    tasks = LONG.format(long="") + dedent("""
+    @linod.task(every="1 hour", retries=3, retry_delay=2{more})
+    def fails():
+        raise ValueError("no")
+    """)
+    site = Site(tmp_path, tasks=tasks.format(more="").replace('"1 hour"', "1"))
+    with site.daemon() as daemon:
+        daemon.wait_for("fails is tried again in 2 s")
+        load(site, tasks.format(more=", enabled=False"))
+        loaded, others = datetime.now(UTC), len(started(site, "other"))
+        until(lambda: len(started(site, "other")) > others + 6)  # longer than until the retry
+        assert not [run for run in site.runs("fails") if run.started and run.started > loaded]
 
 
 def test_retries_wait_longer_each_time(tmp_path):

@@ -80,6 +80,17 @@ def test_a_run_without_an_end_must_be_settled(tmp_path: Path) -> None:
     assert what_is_due(tmp_path, NOON) == "a run has no end"
 
 
+@pytest.mark.parametrize("accounted", [None, NOON + 9000 * HOUR])
+def test_what_was_recorded_by_a_clock_that_was_far_ahead_must_be_seen_to_once(
+    tmp_path: Path, accounted: datetime | None
+) -> None:
+    write(tmp_path, (task(), NOON + 8000 * HOUR if accounted is None else NOON - HOUR, accounted))
+    assert what_is_due(tmp_path, NOON) == "t was recorded by a clock that was far ahead"
+    what_recovery_does(tmp_path, [task()], NOON)
+    assert what_is_due(tmp_path, NOON + timedelta(minutes=1)) == ("t is due" if accounted else "")
+    assert what_is_due(tmp_path, NOON + HOUR) == "t is due"
+
+
 def test_a_run_that_failed_is_tried_again_when_its_time_has_come(tmp_path: Path) -> None:
     write(tmp_path, (task(retries=1, retry_delay=60), NOON - HOUR, NOON), runs=[failed(NOON)])
     assert what_is_due(tmp_path, NOON + timedelta(seconds=59)) == ""

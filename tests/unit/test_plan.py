@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import select
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
@@ -57,6 +58,12 @@ class World:
     def fallen(self) -> Iterator[LiveRun]:
         while due := self.plan.fallen_due():
             yield from due
+
+    def answer(self) -> None:
+        """Let history write what it was told, and answer."""
+        self.history.turn_finished()
+        assert select.select([self.history], [], [], PATIENCE)[0]
+        self.plan.take_answers()
 
     def pause(self, task: str = SITE, reason: str = "") -> PauseRecord:
         pause = make_pause(self.plan.pauses.get(task), task=task, reason=reason, by="root", now=self.now)
@@ -185,6 +192,76 @@ def test_the_first_of_many_does_not_wait_for_the_last(world: World) -> None:
     first = world.plan.fallen_due()
     assert 0 < len(first) < 500
     assert len(first) + sum(1 for _ in world.fallen()) == 500
+
+
+def test_a_run_whose_claim_is_confirmed_just_when_it_falls_due_is_started_once(world: World) -> None:
+    world.adopt(every(60))
+    live = world.plan.claim(world.plan.entries["app.often"], NOON, at=NOON, trigger=Trigger.MANUAL)
+    world.answer()
+    assert world.plan.fallen_due() == [live]
+    assert world.plan.fallen_due() == []
+
+
+def test_a_due_time_whose_claim_is_not_confirmed_when_the_clock_is_set_back_is_not_forgotten(world: World) -> None:
+    world.adopt(every(60))
+    world.now += timedelta(seconds=55)
+    world.plan.claim_ahead()
+    world.now += timedelta(seconds=10)
+    assert world.plan.fallen_due() == []
+    world.set_clock(minutes=-30)
+    world.answer()
+    assert len(world.advance(minutes=10)) == 10
+
+
+def test_a_due_time_that_is_cancelled_is_not_planned_again(world: World) -> None:
+    world.adopt(every(60))
+    world.now += timedelta(seconds=55)
+    world.plan.claim_ahead()
+    entry = world.plan.entries["app.often"]
+    assert entry.next
+    world.plan.cancel(entry.next, "not now")
+    world.pause()
+    world.plan.unpause(SITE)
+    assert world.advance(minutes=1) == []
+    assert world.advance(minutes=1) == [("often", NOON + timedelta(minutes=2))]
+
+
+def test_a_claim_that_is_refused_is_not_made_again(world: World) -> None:
+    world.adopt(every(60))
+    entry, due = world.plan.entries["app.often"], NOON + timedelta(minutes=1)
+    world.plan.claim(entry, due, at=due, trigger=Trigger.MANUAL)
+    world.answer()
+    world.now += timedelta(seconds=55)
+    world.plan.claim_ahead()
+    world.answer()
+    assert entry.next is None
+    assert entry.due == due + timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=2), timedelta(days=700)])
+def test_what_was_recorded_by_a_clock_that_was_far_ahead_is_forgotten(world: World, ahead: timedelta) -> None:
+    world.adopt(daily(13))
+    right = world.now
+    world.set_clock(days=ahead.days)
+    world.adopt(daily(13), every(60))
+    world.advance(hours=2)
+    world.now = right
+    world.plan.clock_was_set(-ahead)
+    world.advance(hours=2)
+    world.history.turn_finished()
+    world.restart()
+    known = {label: (entry.since, entry.accounted) for label, entry in world.plan.entries.items()}
+    assert known["app.daily"] == (NOON, None)
+    assert known["app.often"] == (NOON, None)
+
+
+def test_a_due_time_that_has_not_begun_when_its_task_is_redeclared_is_not_accounted_for(world: World) -> None:
+    world.adopt(daily(13))
+    assert world.advance(hours=1) == [("daily", NOON + timedelta(hours=1))]  # and waits for a lock, say
+    world.plan.adopt([replace(daily(13), source="app/tasks.py:9")], None)
+    world.restart()
+    assert world.plan.entries["app.daily"].task.source == "app/tasks.py:9"
+    assert world.plan.entries["app.daily"].accounted is None
 
 
 # Pauses

@@ -203,6 +203,8 @@ def test_reference(since: datetime, accounted: datetime | None, after: datetime)
         # Set back: intervals go on at once,
         (HOURLY, AT + 3 * HOUR, NOON, AT + HOUR),
         (HOURLY, AT + 300 * DAY, NOON, AT + HOUR),
+        # but not with what was accounted for while it was claimed and not yet due;
+        (HOURLY, AT + HOUR, AT + HOUR - 5 * SECOND, AT + 2 * HOUR),
         # a time of day that was run already is not repeated,
         (NIGHTLY, NOON + 7 * HOUR, NOON, NOON + 31 * HOUR),
         (NIGHTLY, NOON + FORGIVEN, NOON, NOON + 31 * HOUR),
