@@ -6,15 +6,18 @@ daemon writes, without loading Django.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from urllib.parse import quote
 
 from .errors import HistoryError
@@ -24,7 +27,8 @@ from .state import give_to_owner, why_unreadable
 
 FILE = "history.sqlite3"
 VERSION = 3
-PATIENCE = 10.0  # seconds to wait for another connection's lock
+PATIENCE = 10.0  # seconds to wait for another connection's lock, and for a statement of a face
+LARGEST = 64 << 20  # bytes of a value that a face reads
 
 SCHEMA = """
 CREATE TABLE tasks (
@@ -85,6 +89,10 @@ HAPPENED = "(started IS NOT NULL OR outcome IS NOT NULL)"
 values_of = attrgetter(*COLUMNS)
 INSTANTS_AT = [COLUMNS.index(name) for name in INSTANTS]
 TEXTS_AT = [COLUMNS.index(name) for name in TEXTS]
+# What a column holds for each type of a run's field.
+STORED = {datetime: int, Trigger: str, Outcome: str}
+KINDS = [tuple(STORED.get(kind, kind) for kind in get_args(hint) or (hint,)) for hint in get_type_hints(Run).values()]
+LATEST = to_micros(datetime(9000, 1, 1, tzinfo=UTC))  # any zone can show it
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -120,7 +128,10 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     # Without its -wal file nobody writes, and a reader who may not write could not make one.
     immutable = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
     db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro{immutable}", uri=True, timeout=PATIENCE)
-    db.execute("PRAGMA trusted_schema = OFF")  # it may be another user's
+    # It may be another user's, who has written anything there.
+    db.execute("PRAGMA trusted_schema = OFF")
+    db.execute("PRAGMA cell_size_check = ON")
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
     db.execute("SELECT count(*) FROM sqlite_schema")
     return db
 
@@ -150,6 +161,7 @@ class Archive:
         self.path = state / FILE
         self._db: sqlite3.Connection | None = None
         self._version = 0
+        self._deadline = time.monotonic() + PATIENCE
         try:
             # Root reads it as well, whatever the user of the site has put there: a pipe would keep it waiting for ever.
             if not stat.S_ISREG(self.path.stat().st_mode):
@@ -160,6 +172,8 @@ class Archive:
             raise HistoryError("The history cannot be read.", why_unreadable(self.path)) from None
         try:
             self._db = connect_read_only(self.path)
+            # A view in the place of a table may have rows without end.
+            self._db.set_progress_handler(lambda: time.monotonic() > self._deadline, 100_000)
             self._version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if not self._version:
                 self._db = None  # its first daemon is making it at this moment
@@ -189,11 +203,9 @@ class Archive:
         """What is paused: by the task's id, or by an empty text for the whole site."""
         if self._version < 2:
             return {}
-        rows = self._rows("SELECT task, since, reason, by FROM pauses")
-        return {
-            task: PauseRecord(task=task, since=from_micros(since), reason=reason, by=by)
-            for task, since, reason, by in rows
-        }
+        with self._only_ours():
+            rows = [pause_from_row(row) for row in self._rows("SELECT task, since, reason, by FROM pauses")]
+        return {pause.task: pause for pause in rows}
 
     def runs(
         self, *, task: str | None = None, bad: bool = False, since: datetime | None = None, limit: int = 50
@@ -236,26 +248,33 @@ class Archive:
         """How many of a task's last runs went wrong in a row; counting stops at a limit."""
         attempts = "SELECT outcome, started, due FROM runs WHERE task = ? AND outcome <> 'skipped'"
         count, since = 0, None
-        for outcome, started, due in self._rows(f"{attempts} ORDER BY id DESC LIMIT ?", [task, limit]):
-            if not Outcome(outcome).bad:
-                break
-            count, since = count + 1, started or due
-        return Streak(count=count, since=None if since is None else from_micros(since))
+        with self._only_ours():
+            for outcome, started, due in self._rows(f"{attempts} ORDER BY id DESC LIMIT ?", [task, limit]):
+                if not Outcome(outcome).bad:
+                    break
+                count, since = count + 1, started or due
+            return Streak(count=count, since=None if since is None else instant(since))
 
     def run(self, id: int) -> Run | None:
         """One run, whole."""
         return next(iter(self._runs("WHERE id = ?", [id])), None)
 
     def _runs(self, condition: str, values: Sequence[Any] = ()) -> list[Run]:
-        rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs {condition}", values)
+        with self._only_ours():
+            return list(map(run_from_row, self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs {condition}", values)))
+
+    @contextmanager
+    def _only_ours(self) -> Iterator[None]:
+        """Values of another kind are told."""
         try:
-            return list(map(run_from_row, rows))
+            yield
         except (TypeError, ValueError, OverflowError) as error:
             raise HistoryError(f"The history {self.path} holds what linod has not written: {error}.") from None
 
     def _rows(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         if self._db is None:
             return
+        self._deadline = time.monotonic() + PATIENCE
         try:
             for row in self._db.execute(statement, values):  # noqa: UP028  # it would close a cursor of a closed file
                 yield row
@@ -283,10 +302,29 @@ def storable(text: str) -> str:
 
 
 def run_from_row(row: Sequence[Any]) -> Run:
+    """Raises TypeError, ValueError or OverflowError for what linod has not written: SQLite keeps anything."""
+    for value, kinds in zip(row, KINDS, strict=True):
+        if not isinstance(value, kinds) or (isinstance(value, float) and not math.isfinite(value)):
+            raise TypeError(f"a run has {value!r:.50}")
     values = dict(zip(COLUMNS, row, strict=True))
     for name in INSTANTS:
         if values[name] is not None:
-            values[name] = from_micros(values[name])
+            values[name] = instant(values[name])
     values["trigger"] = Trigger(values["trigger"])
-    values["outcome"] = values["outcome"] and Outcome(values["outcome"])
+    values["outcome"] = None if values["outcome"] is None else Outcome(values["outcome"])
     return Run(**values)
+
+
+def pause_from_row(row: Sequence[Any]) -> PauseRecord:
+    """The same for a pause."""
+    task, since, reason, by = row
+    if not all(isinstance(text, str) for text in (task, reason, by)):
+        raise TypeError(f"a pause has {row!r:.50}")
+    return PauseRecord(task=task, since=instant(since), reason=reason, by=by)
+
+
+def instant(micros: int) -> datetime:
+    """An instant that any zone can show."""
+    if not 0 <= micros <= LATEST:
+        raise OverflowError(f"an instant is {micros!r:.50}")
+    return from_micros(micros)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 
@@ -33,7 +34,7 @@ class Bar:
 def line_of(done: float, total: float | None, text: str) -> str:
     """The bar in characters, with nothing in it that a terminal would obey."""
     printable = "".join(character if character.isprintable() else "?" for character in text)
-    if not total or total < 0:
+    if not total or total < 0 or not math.isfinite(done) or not math.isfinite(total):
         return f"{done:g} {printable}"
     share = min(max(done / total, 0.0), 1.0)
     return f"{share:4.0%} [{'#' * round(WIDTH * share):{WIDTH}}] {done:g}/{total:g} {printable}"

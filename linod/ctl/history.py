@@ -18,7 +18,7 @@ from .naming import find_run_id, find_task_id, label_of, names_by_id, site_and_m
 from .parsing import Command, Options, UsageError
 from .screen import DIM, Cell, Screen, Styled, style_of, text_of, warn
 from .spans import instant
-from .survey import as_json, known_tasks, who_runs
+from .survey import as_json, history_of, known_tasks, who_runs
 from .tasks import outcome_cell
 
 COLUMNS = ("RUN", "TASK", "DUE", "TOOK", "OUTCOME", "REASON")
@@ -82,7 +82,7 @@ class Record:
 
 def look(site: HostSite, words: Sequence[str], options: Options) -> Iterator[Record]:
     """The latest runs of a site, or of its task that is named."""
-    with Archive(site.state) as archive:
+    with history_of(site) as archive:
         task = find_task_id(archive, site, words[0]) if words else None
         runs = archive.runs(task=task, bad=options.failed, since=options.since, limit=options.limit)
         names = names_of(archive)
@@ -115,7 +115,7 @@ class Show(Command):
         if not rest:
             raise UsageError("Say which run.", f"See linodctl history {site.name}")
         id = find_run_id(rest[0])
-        with Archive(site.state) as archive:
+        with history_of(site) as archive:
             run, names = archive.run(id), names_of(archive)
         if run is None:
             raise UsageError(f"{site.name} has no run {id}.", f"See linodctl history {site.name}")
@@ -190,6 +190,6 @@ def run_as_dict(run: Run) -> dict[str, Any]:
 
 def positive(text: str) -> int:
     number = int(text)
-    if number < 1:
+    if not 0 < number < 2**63:
         raise ValueError
     return number
