@@ -9,6 +9,7 @@ import grp
 import json
 import os
 import pwd
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from ..sites import HostSite
 from ..state import user_name
 from .units import Setup
 
+NUMBER = re.compile("[0-9]{1,10}")  # of a user or a group
 UMASK = 0o002  # the unit's: the site's group may write what its tasks write
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What may come along from the shell of a person: how to talk to the terminal.
@@ -53,11 +55,18 @@ class Account:
             os.setresuid(self.uid, self.uid, self.uid)
         os.umask(UMASK)
 
+    def of_child(self) -> dict[str, Any]:
+        """What `subprocess` has to know for a child to belong to the account."""
+        if self.is_me:
+            return {"umask": UMASK}
+        groups = os.getgrouplist(self.name, self.gid)
+        return {"umask": UMASK, "user": self.uid, "group": self.gid, "extra_groups": groups}
+
 
 def find_account(user: str, group: str = "") -> Account:
     """An account by its names or numbers; raises NoSuchAccount."""
     try:
-        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+        entry = pwd.getpwuid(int(user)) if NUMBER.fullmatch(user) else pwd.getpwnam(user)
     except KeyError:
         raise NoSuchAccount(f"This host has no user {user!r}.", f"Add it: adduser --system --group {user}") from None
     return Account(
@@ -71,7 +80,7 @@ def find_account(user: str, group: str = "") -> Account:
 
 def find_group(group: str) -> int:
     try:
-        return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+        return int(group) if NUMBER.fullmatch(group) else grp.getgrnam(group).gr_gid
     except KeyError:
         raise NoSuchAccount(f"This host has no group {group!r}.", f"Add it: addgroup --system {group}") from None
 
@@ -118,7 +127,7 @@ def read_environment(path: Path) -> Iterator[tuple[str, str]]:
 
 def parse_environment(text: str) -> Iterator[tuple[str, str]]:
     """What systemd reads in such a file: NAME=value lines, comments, quotes, and lines that a backslash continues."""
-    for line in text.replace("\\\n", "").splitlines():
+    for line in re.split("[\r\n]", text.replace("\\\n", "")):
         name, equals, value = line.strip().partition("=")
         if equals and name.strip().isidentifier() and not name.startswith(("#", ";")):
             yield name.strip(), unquoted(value.strip())
@@ -180,6 +189,10 @@ def work_and_leave(account: Account, work: Callable[[], Any], writing: int) -> N
         answer: list[Any] = ["value", work()]
     except LinodError as error:
         answer = ["error", [error.message, error.hint, error.exit_code]]
+    except OSError as error:
+        answer = ["error", [f"{error.filename}: {error.strerror}.", "", EXIT_CONFIGURATION]]
+    except KeyboardInterrupt:
+        os._exit(1)  # who waits for the answer was interrupted as well
     except BaseException as error:
         traceback.print_exc()
         answer = ["error", [f"{type(error).__name__}: {error}.", "", EXIT_CONFIGURATION]]

@@ -169,6 +169,9 @@ def files_for(site: HostSite, given: Particulars) -> Iterator[tuple[Path, str]]:
                 f"{site.overrides} is there already.", "Write python and settings into it, and leave them out here."
             )
         values = {"python": given.python and os.path.abspath(given.python), "settings": given.settings}
+        for name, value in values.items():
+            if value and not value.isprintable():
+                raise UsageError(f"--{name} {value!r} has characters that no file of linod can have.")
         # A string of JSON is one of TOML as well, as long as it escapes nothing beyond ASCII.
         lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items() if value]
         yield site.overrides, OURS + "".join(lines)
@@ -237,14 +240,15 @@ def write(path: Path, text: str, undo: list[Callable[[], None]]) -> None:
     make_directory(path.parent, undo)
     with path.open("x") as file:
         undo.append(path.unlink)
+        os.fchmod(file.fileno(), 0o600 if path.suffix == ".env" else 0o644)  # variables may be passwords
         file.write(text)
-    path.chmod(0o600 if path.suffix == ".env" else 0o644)  # variables may be passwords
 
 
 def make_directory(path: Path, undo: list[Callable[[], None]]) -> None:
     if not path.is_dir():
         make_directory(path.parent, undo)
-        path.mkdir(mode=0o755)
+        path.mkdir()
+        path.chmod(0o755)  # whatever the umask of root is
         undo.append(path.rmdir)
 
 
@@ -305,7 +309,10 @@ def remove_all(site: HostSite) -> Iterator[Path]:
             path.unlink()
             yield path
     if site.state.is_dir():
-        shutil.rmtree(site.state)  # which follows no links, not even those that are made meanwhile
+        try:
+            shutil.rmtree(site.state)  # which follows no links, not even those that are made meanwhile
+        except RecursionError:
+            raise LinodError(f"{site.state} is too deep.", f"Remove it by hand: rm -rf {site.state}") from None
         yield site.state
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..archive import Archive
 from ..bar import Bar
 from ..caller import PATIENCE, NotRunning, ask, follow
 from ..errors import EXIT_FAILED, EXIT_TRY_LATER, HistoryError, LinodError
@@ -36,6 +37,7 @@ from .accounts import find_account, in_child
 from .naming import find_run_id, find_task, only_site, site_and_more
 from .parsing import Command, Options, UsageError
 from .screen import visible, warn
+from .survey import history_of
 
 EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.TIMED_OUT: 124, Outcome.CANCELLED: 130}  # as of manage.py linod --run
 EXIT_INTERRUPTED = 130
@@ -82,20 +84,21 @@ class Watch:
     def run(self) -> int:
         """Returns the exit code."""
         try:
-            for message in follow(control_of(self.site), RunNow(task=self.task, by=who_asks())):
-                match message:
-                    case Accepted():
-                        self.accepted(message)
-                    case Begin():
-                        self.began = time.monotonic()
-                    case Wrote(text=text):
-                        self.wrote(text)
-                    case Progress():
-                        self.bar.draw(message.done, message.total, message.text)
-                    case Ended():
-                        return self.ended(message)
-                    case Refused(reason=reason):
-                        raise refusal(reason, EXIT_TRY_LATER)
+            with control_of(self.site) as control:
+                for message in follow(control, RunNow(task=self.task, by=who_asks())):
+                    match message:
+                        case Accepted():
+                            self.accepted(message)
+                        case Begin():
+                            self.began = time.monotonic()
+                        case Wrote(text=text):
+                            self.wrote(text)
+                        case Progress():
+                            self.bar.draw(message.done, message.total, message.text)
+                        case Ended():
+                            return self.ended(message)
+                        case Refused(reason=reason):
+                            raise refusal(reason, EXIT_TRY_LATER)
         except NotRunning:
             raise not_running(self.site) from None
         finally:
@@ -206,7 +209,9 @@ class ReloadCommand(Command):
 
 def tell(options: Options, site: HostSite, message: Message, patience: float | None = PATIENCE) -> int:
     """Ask for something that is done at once, and show the answer."""
-    match ask(control_of(site), message, patience):
+    with control_of(site) as control:
+        answer = ask(control, message, patience)
+    match answer:
         case Done(text=text):
             return confirm(options, text)
         case Refused(reason=reason):
@@ -222,16 +227,32 @@ def confirm(options: Options, text: str) -> int:
     return 0
 
 
-def control_of(site: HostSite) -> Path:
-    """Where its daemon listens: the state directory has the socket, or a link to it."""
-    pointer = site.state / CONTROL
-    return pointer if os.path.lexists(pointer) else site.runtime / CONTROL
+@contextmanager
+def control_of(site: HostSite) -> Iterator[Path]:
+    """Where its daemon listens: in its state or its runtime directory. Raises NotRunning where root finds no socket.
+
+    Links are not followed: the site's user may let one lead to the daemon of another site.
+    """
+    for directory in (site.state, site.runtime):
+        try:
+            fd = os.open(directory / CONTROL, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                yield Path(f"/proc/self/fd/{fd}")
+                return
+        finally:
+            os.close(fd)
+    if os.geteuid() == 0:
+        raise not_running(site)
+    yield site.runtime / CONTROL  # perhaps it is there and not for us to see
 
 
 def task_id(site: HostSite, name: str) -> str:
     """The id of a task, where history can tell it; else the daemon will."""
     try:
-        with Archive(site.state) as archive:
+        with history_of(site) as archive:
             return find_task(archive, site, name).id
     except HistoryError:
         return name

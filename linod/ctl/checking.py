@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .. import overrides, sites
@@ -20,16 +19,14 @@ from ..errors import EXIT_CONFIGURATION, ConfigurationError, LinodError
 from ..launch import Place
 from ..linux import descendants, processes
 from ..sites import HostSite
-from ..state import user_name
 from ..words import count
-from . import units
+from . import apart, units
 from .accounts import Account, account_of, environment_of, in_child, require_rights
 from .leftovers import runs_tasks_of
 from .naming import sites_or_all
 from .parsing import Command, Options
 from .screen import GREEN, RED, YELLOW, Screen, Styled
 from .survey import who_runs
-from .units import Setup
 
 OLDEST = (3, 11)
 VERSION = "import sys; print(*sys.version_info[:3])"
@@ -113,10 +110,12 @@ def examine(site: HostSite) -> Findings:
     found.problems += state_problems(site, account)
     try:
         require_rights(account)
-        seen = in_child(account, lambda: problems_for_user(site))
+        environment = environment_of(site, setup, account)
+        seen = in_child(account, lambda: problems_for_user(site, account, environment))
         found.problems += seen
         if not seen:
-            load(site, setup, account, found)
+            found.loaded = load(place_of(site), account, environment)
+            found.notes += found.loaded["complaints"]
     except LinodError as error:
         found.problems.append(str(error))
     return found
@@ -129,15 +128,22 @@ def state_problems(site: HostSite, account: Account) -> Iterator[str]:
     """What the daemon could not write. systemd gives the directory to its user, but not single files in it."""
     try:
         owner = site.state.stat().st_uid
-        entries = [Path(entry.path) for entry in os.scandir(site.state)]
+        entries = sorted(site.state.iterdir())
     except OSError:
         return
     if owner != account.uid:
         if not units.booted():
             yield f"{site.state} does not belong to {account.name}. Give it: chown -R {account.name} {site.state}"
         return
-    for path in sorted(path for path in entries if path.lstat().st_uid != account.uid):
-        yield f"{path} does not belong to {account.name}. Give it: chown {account.name} {path}"
+    for path in entries:
+        try:
+            if path.lstat().st_uid == account.uid:
+                continue
+        except OSError:
+            continue  # it is gone: history has files that come and go
+        # Who owns the directory names what is in it, and may lay a link there before this is typed.
+        give = f"chown --no-dereference {account.name} {shlex.quote(str(path))}"
+        yield f"{path} does not belong to {account.name}. Give it: {give}"
 
 
 def other_runners(site: HostSite) -> Iterator[str]:
@@ -153,7 +159,7 @@ def other_runners(site: HostSite) -> Iterator[str]:
 # As the user of the unit
 
 
-def problems_for_user(site: HostSite) -> list[str]:
+def problems_for_user(site: HostSite, account: Account, environment: Mapping[str, str]) -> list[str]:
     """What keeps the user from reaching the site. Runs in a child that is that user."""
     from ..daemon import service
 
@@ -164,7 +170,7 @@ def problems_for_user(site: HostSite) -> list[str]:
     if not os.path.isfile(os.path.join(directory, "manage.py")):
         problems.append(f"There is no manage.py in {directory}. Let {site.link} lead to the directory that has it.")
     python = python_of(site, directory)
-    problem = complaint(lambda: service.require_program(site, python)) or version_problem(python)
+    problem = complaint(lambda: service.require_program(site, python)) or version_problem(python, account, environment)
     return [*problems, *filter(None, [problem])]
 
 
@@ -188,18 +194,17 @@ def python_of(site: HostSite, directory: str) -> str:
     return given or sites.find_python(directory)
 
 
-def version_problem(python: str) -> str:
+def version_problem(python: str, account: Account, environment: Mapping[str, str]) -> str:
     """Why an interpreter is of no use."""
     try:
-        answer = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, timeout=PATIENCE, cwd="/")
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{python} cannot be started: {error}."
-    try:
-        version = tuple(map(int, answer.stdout.split()))
+        answer = apart.listen([python, "-c", VERSION], account, environment, "/", PATIENCE)
+        version = tuple(map(int, answer.text.split()))
+    except LinodError as error:
+        return str(error)
     except ValueError:
         version = ()
-    if answer.returncode or not version:
-        return f"{python} does not work: {last_line(answer.stderr) or f'exit code {answer.returncode}'}."
+    if answer.exit_code or not version:
+        return f"{python} does not work: {answer.last_words or f'exit code {answer.exit_code}'}."
     if version < OLDEST:
         return f"{python} is Python {dotted(version)}; linod needs {dotted(OLDEST)} or newer."
     return ""
@@ -209,55 +214,32 @@ def dotted(version: Sequence[int]) -> str:
     return ".".join(map(str, version))
 
 
-def last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]
-
-
-def load(site: HostSite, setup: Setup, account: Account, found: Findings) -> None:
-    """Let the site's own interpreter load it, as its user, and tell what there is."""
-    place = place_of(site)
-    command, environment = place.command("check"), environment_of(site, setup, account)
-    answer = run_as(account, command, environment, place.directory)
-    told = json.loads(answer.stdout) if answer.stdout.strip() else None
-    if told is None:
-        found.problems.append(f"{place.python} died while loading the site: {last_line(answer.stderr)}")
-    elif problem := told.get("problem"):
-        found.problems.append(f"The site cannot be loaded: {problem}")
-    else:
-        found.loaded = told
-        found.notes += told["complaints"]
-
-
 def place_of(site: HostSite) -> Place:
     from ..daemon import service
 
     return service.find_place(site)
 
 
-def run_as(
-    account: Account, command: Sequence[str], environment: dict[str, str], directory: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a program as an account, and catch what it says."""
-    who: dict[str, Any] = {}
-    if not account.is_me:
-        groups = os.getgrouplist(account.name, account.gid)
-        who = {"user": account.uid, "group": account.gid, "extra_groups": groups}
+def load(place: Place, account: Account, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Let a site's own interpreter load it, as its user, and return what it tells of itself. Raises LinodError."""
+    answer = apart.listen(place.command("check"), account, environment, place.directory, LOADING)
+    told = told_in(answer)
+    if told is None:
+        raise LinodError(f"{place.python} died while loading the site: {answer.last_words or 'it said nothing.'}")
+    if problem := told.get("problem"):
+        raise LinodError(f"The site cannot be loaded: {problem}")
+    return told
+
+
+def told_in(answer: apart.Answer) -> dict[str, Any] | None:
+    """What `site.look` tells; None where it is not that. The site's code may have written there as well."""
     try:
-        return subprocess.run(
-            command,
-            cwd=directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=LOADING,
-            umask=0o002,
-            **who,
-        )
-    except subprocess.TimeoutExpired:
-        raise LinodError(f"The site has not loaded within {LOADING:g} s.") from None
-    except OSError as error:
-        raise LinodError(
-            f"{command[0]} cannot be started by {account.name or user_name()}: {error.strerror}."
-        ) from None
+        told = json.loads(answer.text)
+    except (ValueError, RecursionError):
+        return None
+    match told:
+        case {"problem": str()}:
+            return {"problem": told["problem"]}
+        case {"uses_linod": bool(), "tasks": [*tasks], "complaints": [*complaints]}:
+            return told if all(isinstance(text, str) for text in (*tasks, *complaints)) else None
+    return None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from .. import sites
-from ..errors import ConfigurationError
 from ..launch import Place, for_sites
-from . import units
-from .accounts import account_of, environment_of, require_rights
+from . import apart, units
+from .accounts import account_of, environment_of, in_child, require_rights
 from .checking import place_of
 from .parsing import Command, Options
 
@@ -44,14 +43,9 @@ class Exec(Command):
         account = account_of(setup)
         require_rights(account)
         environment = environment_of(site, setup, account)
-        account.become()
-        place = place_of(site)  # by the eyes of the account
+        place = Place(**in_child(account, lambda: asdict(place_of(site))))  # by the eyes of the account
         command = [place.python, *program(place, options.rest)]
         if place.settings:
             environment["DJANGO_SETTINGS_MODULE"] = place.settings
         sys.stdout.flush()
-        try:
-            os.chdir(place.directory)
-            os.execve(place.python, command, environment)
-        except OSError as error:
-            raise ConfigurationError(f"{error.filename or place.python} cannot be used: {error.strerror}.") from None
+        return apart.run(command, account, environment, place.directory)

@@ -13,12 +13,13 @@ from ..errors import LinodError
 from ..linux import birth, descendants, processes
 from ..sites import is_same_file
 from ..state import OWN
-from .survey import who_runs
+from .survey import open_lock
 
 MANAGE, COMMAND = "manage.py", "linod"
 TERM_PATIENCE = 90.0  # seconds; a daemon of ours may drain, Lino's own ends at once
 KILL_PATIENCE = 10.0
 PAUSE = 0.05
+MOST_ROUNDS = 10  # of ending all that is found
 
 Process = tuple[int, int | None]  # pid and birth: for ever one process
 
@@ -39,18 +40,40 @@ def runs_tasks_of(pid: int, directory: Path) -> bool:
 def find(directory: Path, states: Iterable[Path] = ()) -> list[int]:
     """Processes that run its tasks, those of our own command among them."""
     found = [pid for pid in processes() if runs_tasks_of(pid, directory)]
-    holders = [who_runs(state)[0] for state in (directory / OWN, *states)]
-    return sorted({*found, *(pid for pid in holders if pid)})
+    holders = [holder_of(state) for state in (directory / OWN, *states)]
+    return sorted({*found, *filter(None, holders)})
+
+
+def holder_of(state: Path) -> int | None:
+    """The process that has locked a state directory, and not only one whose pid somebody has written there."""
+    from ..daemon.lock import read_holder
+
+    if (fd := open_lock(state)) is None:
+        return None
+    try:
+        pid = read_holder(fd)[0]
+        return pid if has_locked(pid, os.fstat(fd)) else None
+    except OSError:
+        return None  # it has ended, or that is no file
+    finally:
+        os.close(fd)
+
+
+def has_locked(pid: int, file: os.stat_result) -> bool:
+    descriptors = [entry for entry in os.scandir(f"/proc/{pid}/fd") if os.path.samestat(entry.stat(), file)]
+    return any("FLOCK" in Path(f"/proc/{pid}/fdinfo/{one.name}").read_text() for one in descriptors)
 
 
 def end_all(directory: Path, states: Iterable[Path]) -> list[int]:
     """End all of them and what is below them. Returns their pids; raises LinodError if one does not end."""
     ended: list[int] = []
-    while pids := find(directory, states):
+    for _ in range(MOST_ROUNDS):
+        if not (pids := find(directory, states)):
+            return ended
         for pid in pids:
             end((pid, birth(pid)), [(one, birth(one)) for one in descendants(pid)])
         ended += pids
-    return ended
+    raise LinodError(f"The tasks of this site are run anew each time they were ended, last by process {ended[-1]}.")
 
 
 def end(process: Process, below: list[Process]) -> None:

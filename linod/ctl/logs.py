@@ -6,11 +6,11 @@ import argparse
 import os
 import sys
 
-from ..archive import Archive
 from ..errors import LinodError
 from ..sites import HostSite
 from .naming import find_task_id, site_and_more
 from .parsing import Command, Options
+from .survey import history_of
 
 
 class Logs(Command):
@@ -32,14 +32,14 @@ class Logs(Command):
         site, rest = site_and_more(options.words, 1, "the name of a task")
         task = None
         if rest:
-            with Archive(site.state) as archive:
+            with history_of(site) as archive:
                 task = find_task_id(archive, site, rest[0])
         command = journalctl(site, task, options)
         sys.stdout.flush()
         try:
             os.execvp(command[0], command)
-        except OSError as error:
-            raise LinodError(f"journalctl cannot be started: {error.strerror}.") from None
+        except (OSError, ValueError) as error:  # or a name with a byte 0
+            raise LinodError(f"journalctl cannot be started: {error}.") from None
 
 
 def journalctl(site: HostSite, task: str | None, options: Options) -> list[str]:

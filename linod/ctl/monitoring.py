@@ -16,15 +16,17 @@ from ..archive import Archive
 from ..caller import NoAnswer, ask
 from ..errors import LinodError
 from ..runs import Run
+from ..schedules.elapsed import LONGEST
 from ..sites import HostSite
 from ..task import Task
 from ..wire import Ask, Standing
 from ..words import clock, count, duration
 from .asking import control_of
+from .history import positive
 from .naming import sites_or_all
 from .parsing import Command, Options
 from .screen import GREEN, RED, YELLOW, Screen, Styled
-from .survey import KnownTask, Survey, survey
+from .survey import KnownTask, Survey, history_of, survey
 from .tasks import about
 
 LATE = 60.0  # seconds after a due time without a start, by default
@@ -88,10 +90,10 @@ class Status(Command):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("sites", metavar="SITE", nargs="*", help="names of sites")
-        parser.add_argument("--warning", metavar="N", type=int, default=1, help="failures of a task in a row (1)")
-        parser.add_argument("--critical", metavar="N", type=int, default=3, help="failures of a task in a row (3)")
+        parser.add_argument("--warning", metavar="N", type=positive, default=1, help="failures of a task in a row (1)")
+        parser.add_argument("--critical", metavar="N", type=positive, default=3, help="failures of a task in a row (3)")
         parser.add_argument(
-            "--late", metavar="SECONDS", type=float, default=LATE, help="from a due time until a start is missed (60)"
+            "--late", metavar="SECONDS", type=seconds, default=LATE, help="from a due time until a start is missed (60)"
         )
 
     def run(self, options: Options) -> int:
@@ -108,6 +110,13 @@ class Status(Command):
         else:
             say(options.screen, worst, verdicts)
         return int(worst)
+
+
+def seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= LONGEST:
+        raise ValueError
+    return number
 
 
 def worst_of(verdicts: Sequence[Verdict]) -> Level:
@@ -161,8 +170,11 @@ def judge(one: Survey, limits: Limits) -> Verdict:
     if one.alive or one.by_timer:
         verdict.problems += stuck(one)
         verdict.problems += late(one, limits)
-    with Archive(one.site.state) as archive:
-        verdict.problems += failing(archive, one, limits)
+    try:
+        with history_of(one.site) as archive:
+            verdict.problems += failing(archive, one, limits)
+    except LinodError as error:
+        verdict.problems.append((Level.UNKNOWN, str(error)))
     verdict.remarks += paused(one)
     verdict.figures |= {
         "tasks": len(records.tasks),
@@ -193,7 +205,8 @@ def running(one: Survey) -> Iterator[tuple[Level, str]]:
 def standing(site: HostSite) -> Iterator[tuple[Level, str]]:
     """What a running daemon says about itself, as far as it listens to us."""
     try:
-        answer = ask(control_of(site), Ask(), ANSWERS_WITHIN)
+        with control_of(site) as control:
+            answer = ask(control, Ask(), ANSWERS_WITHIN)
     except NoAnswer as error:
         yield Level.CRITICAL, error.message
         return

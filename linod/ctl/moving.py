@@ -171,11 +171,13 @@ def plan_move(
     job: Job, site: HostSite, *, is_site: bool, user: str | None, states: list[str], problems: list[str]
 ) -> Move:
     default = units.setup_of(site).user
-    account = None
+    account, owned = None, list[Owned]()
     try:
         account = find_account(default if is_site else user or user_of(job))
         if account.uid == 0:
             problems = [*problems, "The tasks of a site are not run as root. Give another --user."]
+        if os.path.isdir(job.directory):
+            owned = owned_by_root(job.directory, account)
     except LinodError as error:
         problems = [*problems, str(error)]
     return Move(
@@ -187,7 +189,7 @@ def plan_move(
         wanted=is_wanted(states),
         states=tuple(states),
         left=tuple(lost_processes(job)),
-        owned=tuple(owned_by_root(job.directory, account)) if account and os.path.isdir(job.directory) else (),
+        owned=tuple(owned),
         problems=tuple(problems),
     )
 

@@ -85,6 +85,6 @@ def find_run_id(word: str) -> int:
         number = int(word.removeprefix("#"))
     except ValueError:
         number = 0
-    if number <= 0:
+    if not 0 < number < 2**63:
         raise UsageError(f"{word!r} is no number of a run.", "linodctl history shows the numbers.")
     return number

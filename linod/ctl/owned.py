@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .accounts import Account
+from .footing import opened
 
 # What no task writes: it stays with whom it belongs to.
 CODE = (".py", ".pyc", ".pyi", ".so", ".sh", ".toml", ".ini", ".cfg", ".conf")
@@ -47,12 +48,14 @@ def owned_by_root(directory: Path, account: Account) -> list[Owned]:
 
 def give(directory: Path, account: Account) -> int:
     """Give all of it to an account; returns how many."""
-    number, group = 0, directory.stat().st_gid or account.gid
-    for found in walk(directory):
-        if is_missed(found, account) and not is_shared(found.info):
-            # By its descriptor: whatever has its name by now is another thing.
-            os.chown(f"/proc/self/fd/{found.fd}", account.uid, -1 if found.info.st_gid else group)
-            number += 1
+    number = 0
+    with opened(directory) as top:
+        group = os.fstat(top).st_gid or account.gid
+        for found in below(top):
+            if is_missed(found, account) and not is_shared(found.info):
+                # By its descriptor: whatever has its name by now is another thing.
+                os.chown(f"/proc/self/fd/{found.fd}", account.uid, -1 if found.info.st_gid else group)
+                number += 1
     return number
 
 
@@ -72,20 +75,20 @@ def may_write(info: os.stat_result, account: Account) -> bool:
 
 def walk(directory: Path) -> Iterator[Found]:
     """All files and directories of a site, on its own file system, without its code."""
-    top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield from below(top, Path(), os.fstat(top).st_dev, 0)
-    finally:
-        os.close(top)
+    with opened(directory) as top:
+        yield from below(top)
 
 
-def below(parent: int, path: Path, device: int, depth: int) -> Iterator[Found]:
+def below(parent: int, path: Path = Path(), depth: int = 0) -> Iterator[Found]:
     """The directory that is open, and all in it."""
-    names = sorted(os.listdir(parent))
+    try:
+        names, itself = sorted(os.listdir(parent)), os.fstat(parent)
+    except OSError:
+        return  # it is gone
     if ENVIRONMENT in names or depth > DEEPEST:
         return
     if not any(name.endswith(".py") for name in names):
-        yield Found(fd=parent, path=path, info=os.fstat(parent))
+        yield Found(fd=parent, path=path, info=itself)
     for name in names:
         if name in CODE_DIRECTORIES:
             continue
@@ -94,23 +97,24 @@ def below(parent: int, path: Path, device: int, depth: int) -> Iterator[Found]:
         except OSError:
             continue  # it is gone
         try:
-            info = os.fstat(fd)
-            if stat.S_ISREG(info.st_mode):
-                yield Found(fd=fd, path=path / name, info=info)
-            # Only directories are compared: overlayfs gives each file the device of a layer.
-            elif stat.S_ISDIR(info.st_mode) and info.st_dev == device:
-                yield from inside(fd, path / name, device, depth)
+            yield from inside(fd, path / name, itself.st_dev, depth)
         finally:
             os.close(fd)
 
 
 def inside(place: int, path: Path, device: int, depth: int) -> Iterator[Found]:
-    """The same for a directory that is only known by a descriptor of its place."""
+    """What is open as a mere place: a file, or a directory and all in it."""
     try:
-        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+        info = os.fstat(place)
+        # Only directories are compared: overlayfs gives each file the device of a layer.
+        enter = stat.S_ISDIR(info.st_mode) and info.st_dev == device
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place) if enter else None
     except OSError:
-        return  # not for us to read
-    try:
-        yield from below(fd, path, device, depth + 1)
-    finally:
-        os.close(fd)
+        return  # not for us to read, like what a user has mounted there
+    if fd is not None:
+        try:
+            yield from below(fd, path, depth + 1)
+        finally:
+            os.close(fd)
+    elif stat.S_ISREG(info.st_mode):
+        yield Found(fd=place, path=path, info=info)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import sites
-from ..errors import LinodError
+from ..errors import EXIT_FAILED, LinodError
 from ..sites import HostSite
 from ..words import count
 from . import units
 from .parsing import Options, UsageError
-from .screen import YELLOW, Cell, Styled
+from .screen import YELLOW, Cell, Styled, say_error
 
 if TYPE_CHECKING:
     from .adding import Particulars
@@ -60,14 +61,23 @@ def run(options: Options, given: Particulars) -> int:
     places = [Path(os.path.abspath(word)) for word in options.words] or list(PLACES)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(examined, candidates(places, given.user)))
-    added = [one for one in found if one.uses_linod] if options.apply and not options.dry_run else []
-    for one in added:
-        add(one)
+    wanted = [one for one in found if one.uses_linod] if options.apply and not options.dry_run else []
+    added = [one for one in wanted if was_added(one)]
     if options.json:
         options.screen.json([{**one.as_dict(), "added": one in added} for one in found])
     else:
         show(options, places, found, added)
-    return 0
+    return EXIT_FAILED if len(added) < len(wanted) else 0
+
+
+def was_added(one: Candidate) -> bool:
+    """Add a site; why it cannot be added is told, and keeps none of the others."""
+    try:
+        add(one)
+    except LinodError as error:
+        say_error(error)
+        return False
+    return True
 
 
 def add(one: Candidate) -> None:
@@ -93,10 +103,10 @@ def show(options: Options, places: Sequence[Path], found: Sequence[Candidate], a
         screen.line(f"  systemctl enable --now {' '.join(f'linod@{one.name}' for one in added)}")
     elif wanted:
         screen.line(f"Nothing was changed. Add {'it' if len(wanted) == 1 else 'those that use linod'}:")
-        screen.line(f"  linodctl add --scan{''.join(f' {word}' for word in options.words)} --apply")
+        screen.line(f"  linodctl add --scan{''.join(f' {shlex.quote(word)}' for word in options.words)} --apply")
     if left := [one for one in found if not one.uses_linod]:
         screen.line(f"Add {'it' if len(left) == 1 else 'one of the others'} all the same: ")
-        screen.line(f"  linodctl add {left[0].name} {left[0].directory}")
+        screen.line(f"  linodctl add {left[0].name} {shlex.quote(str(left[0].directory))}")
 
 
 # What there is
@@ -162,12 +172,11 @@ def propose_user(directory: Path) -> str:
 
 def examined(one: Candidate) -> Candidate:
     """The same with what the site tells of itself, when its user loads it."""
-    import json
     from dataclasses import replace
 
     from ..launch import Place
     from .accounts import environment_of, find_account, require_rights
-    from .checking import last_line, run_as
+    from .checking import load
 
     site, directory = HostSite(name=one.name), str(one.directory)
     try:
@@ -175,12 +184,7 @@ def examined(one: Candidate) -> Candidate:
         require_rights(account)
         place = Place(directory=directory, python=sites.find_python(directory), manage=f"{directory}/manage.py")
         environment = environment_of(site, units.setup_of(site), account)
-        answer = run_as(account, place.command("check"), environment, directory)
+        told = load(place, account, environment)
     except LinodError as error:
         return replace(one, problem=str(error))
-    told = json.loads(answer.stdout) if answer.stdout.strip() else None
-    if told is None:
-        return replace(one, problem=f"It cannot be loaded: {last_line(answer.stderr)}")
-    if told.get("problem"):
-        return replace(one, problem=f"It cannot be loaded: {told['problem']}")
     return replace(one, uses_linod=told["uses_linod"], tasks=len(told["tasks"]))

@@ -52,11 +52,14 @@ def width_of(text: str) -> int:
 
 def cut(text: str, width: int) -> str:
     """A text that takes no more columns than these; what is left out is an ellipsis."""
-    if width_of(text) <= width:
-        return text
-    while text and width_of(text) > width - 1:
-        text = text[:-1]
-    return f"{text}…"
+    taken, kept = 0, 0
+    for number, character in enumerate(text, start=1):
+        taken += width_of(character)
+        if taken > width:
+            return f"{text[:kept]}…"
+        if taken < width:
+            kept = number
+    return text
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def fit(widths: list[int], most: int | None) -> list[int]:
     """Make the widest columns narrower until all of them fit."""
     if most is None:
         return widths
+    widths = [min(width, most) for width in widths]
     too_much = sum(widths) + len(GAP) * (len(widths) - 1) - most
     while too_much > 0:
         widest = max(range(len(widths)), key=widths.__getitem__)

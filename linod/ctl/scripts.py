@@ -18,6 +18,7 @@ MANAGE = "manage.py"
 COMMAND = "linod"
 DAEMON = ["-m", "linod.daemon"]
 SEPARATORS = ";&|()"
+LONGEST = 4096  # characters of a word; no path is longer
 # The ways in which a script says "the directory that I am in".
 OWN_DIRECTORY = re.compile(
     r"\$\(\s*dirname\s+(?:--\s+)?\"?(?:\$0|\$\{0\}|\$\{BASH_SOURCE(?:\[0\])?\}|\$\(\s*readlink\s+-f\s+\"?\$0\"?\s*\))\"?\s*\)"
@@ -108,7 +109,11 @@ class Shell:
         return None
 
     def expanded(self, word: str) -> str:
-        return VARIABLE.sub(lambda found: self.variables.get(found["braced"] or found["plain"], found[0]), word)
+        """A word with its variables; one that is or becomes too long stays as it is, for each could double the next."""
+        if len(word) > LONGEST:
+            return word
+        text = VARIABLE.sub(lambda found: self.variables.get(found["braced"] or found["plain"], found[0]), word)
+        return text if len(text) <= LONGEST else word
 
     def path(self, word: str) -> str:
         return os.path.normpath(os.path.join(self.directory, word))

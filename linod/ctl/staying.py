@@ -9,20 +9,22 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import overrides, sites
-from ..archive import Archive
 from ..conf import Settings
 from ..errors import ConfigurationError, LinodError
 from ..sites import SYSTEM_PYTHON, HostSite
 from . import units
 from .accounts import Account, account_of, read_environment
-from .adding import require_stopped, rights
+from .adding import make_directory, require_stopped, rights
+from .footing import opened
 from .importing import CONF_DIR, require_root
 from .parsing import Command, Options
-from .survey import known_tasks
+from .supervisor import Unusable, read_file
+from .survey import history_of, known_tasks
 
 GRACE = 30.0  # seconds that a task gets which doesn't say otherwise
 MARGIN = 10.0  # for the daemon to write down what became of the runs
@@ -87,10 +89,10 @@ class Kit:
         """Raises LinodError where the unit runs the site, or where something else is in the place of a file."""
         require_root()
         require_stopped(self.site)
+        for path, text in self.files.items():
+            with opened(path.parent) as place, rights():
+                write(path, text, place)
         with rights():
-            for path, text in self.files.items():
-                if not (path.exists() and path.read_text() == text):
-                    write(path, text)
             make_state(self.site.state, self.account)
 
 
@@ -113,7 +115,7 @@ def patience_of(site: HostSite) -> float:
     drain = overrides.read(site.overrides).linod.get("drain_timeout", Settings().drain_timeout)
     graces = [GRACE]
     try:
-        with Archive(site.state) as archive:
+        with history_of(site) as archive:
             graces += [known.task.policies.grace for known in known_tasks(archive)]
     except LinodError:
         pass  # it has not run yet, or this user may not know
@@ -174,15 +176,22 @@ def assignments(variables: Mapping[str, str]) -> Iterator[str]:
         yield f"{name}={quote}{value.replace('%', '%%')}{quote}"
 
 
-def write(path: Path, text: str) -> None:
-    with path.open("x") as file:
+def write(path: Path, text: str, place: int) -> None:
+    """Write a file into its directory, which is open; one that says the same may stay."""
+    here = Path(f"/proc/self/fd/{place}/{path.name}")
+    if os.path.lexists(here):
+        with suppress(Unusable):
+            if read_file(here) == text:
+                return
+        raise LinodError(f"{path} is there already.", "Remove it, or write into it by hand.")
+    with here.open("x") as file:
         os.fchmod(file.fileno(), 0o600 if path.suffix == ".conf" else 0o755)  # variables may be passwords
         file.write(text)
 
 
 def make_state(path: Path, account: Account) -> None:
     """The directory for history, as systemd would make it."""
-    path.parent.mkdir(mode=0o755, exist_ok=True)
+    make_directory(path.parent, [])
     if not path.is_dir():
         path.mkdir(mode=0o750)
         os.chown(path, account.uid, account.gid, follow_symlinks=False)

@@ -8,15 +8,17 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from ..errors import ConfigurationError, LinodError
 from ..sites import HostSite
 from . import adding, aside, leftovers, owned, units
 from .checking import examine
+from .footing import opened
 from .moving import Move, Moved
 from .screen import warn
 from .supervisorctl import Supervisorctl
@@ -38,13 +40,19 @@ class Steps:
     def done(self, undo: Undo) -> None:
         self._undo.append(undo)
 
+    def do(self, step: Callable[[], object], undo: Undo) -> None:
+        """Do a step of which nothing stays if it fails. It is not interrupted before it can be undone."""
+        with interrupts_later():
+            step()
+            self._undo.append(undo)
+
     def back(self) -> list[str]:
         """Undo all of it, the last step first; returns what could not be undone."""
         failed = []
         while self._undo:
             try:
                 self._undo.pop()()
-            except LinodError as error:
+            except (LinodError, OSError) as error:
                 failed.append(str(error))
         return failed
 
@@ -56,7 +64,8 @@ def all_or_nothing(name: str) -> Iterator[Steps]:
     try:
         yield steps
     except BaseException as error:
-        failed = steps.back()
+        with no_interrupts():
+            failed = steps.back()
         how = f"It could not all be undone: {' '.join(failed)}" if failed else "Everything is as it was before."
         if not isinstance(error, LinodError | OSError):
             warn(f"{name} was not moved. {how}")
@@ -78,7 +87,9 @@ def move(one: Move, supervisor: Supervisorctl, say: Say, *, chown: bool) -> None
         require_would_start(site, hint="" if chown or not one.owned else " Perhaps --chown mends it.")
         stop_program(one, supervisor, steps)
         say(f"{program.name} is stopped")
-        if ended := leftovers.end_all(directory, states_of(site)):
+        with opened(directory) as place:  # whatever the path leads to by now, nobody else's processes are ended
+            ended = leftovers.end_all(Path(f"/proc/self/fd/{place}"), states_of(site))
+        if ended:
             say(f"ended {', '.join(f'process {pid}' for pid in ended)}")
         if chown and one.owned:
             owned.give(directory, one.account)  # what the job has made as root meanwhile
@@ -112,10 +123,9 @@ def move_back(one: Moved, supervisor: Supervisorctl, say: Say) -> None:
 
 
 def add(one: Move, steps: Steps) -> None:
-    files = dict(adding.files_for(one.site, one.given))
-    adding.require_free(one.site, one.job.directory)
-    adding.make(one.site, one.job.directory, files)
-    steps.done(lambda: adding.unmake(one.site, files))
+    site, directory, files = one.site, one.job.directory, dict(adding.files_for(one.site, one.given))
+    adding.require_free(site, directory)
+    steps.do(lambda: adding.make(site, directory, files), lambda: adding.unmake(site, files))
 
 
 def require_would_start(site: HostSite, hint: str) -> None:
@@ -143,13 +153,11 @@ def stop_program(one: Move, supervisor: Supervisorctl, steps: Steps) -> None:
 
 
 def take_out(path: Path, name: str, supervisor: Supervisorctl, steps: Steps) -> None:
-    aside.put_aside(path, name)
-
     def undo() -> None:
         aside.put_back(path, name)
         supervisor.update(name)
 
-    steps.done(undo)
+    steps.do(lambda: aside.put_aside(path, name), undo)
     supervisor.forget(name)
 
 
@@ -200,24 +208,28 @@ def remove(site: HostSite, steps: Steps) -> None:
     directory = site.directory
     ours = [*adding.drop_ins(site), site.overrides, site.environment]
     files = {path: path.read_text() for path in ours if adding.is_ours(path)}
-    with adding.rights():
-        gone = list(adding.remove(site, purge=False))
+    gone: list[Path] = []
+
+    def undo() -> None:
+        if gone:  # the link is what goes first
+            adding.make(site, directory, {path: text for path, text in files.items() if path in gone})
+
+    steps.done(undo)
+    with adding.rights(), interrupts_later():
+        gone.extend(adding.remove(site, purge=False))
         if site.environment in files:
             site.environment.unlink()
             gone.append(site.environment)
-    steps.done(lambda: adding.make(site, directory, {path: text for path, text in files.items() if path in gone}))
     units.systemctl("daemon-reload")
 
 
 def put_in(one: Moved, supervisor: Supervisorctl, steps: Steps) -> None:
-    aside.put_back(one.path, one.name)
-
     def undo() -> None:
         supervisor.stop(one.name)
         aside.put_aside(one.path, one.name)
         supervisor.forget(one.name)
 
-    steps.done(undo)
+    steps.do(lambda: aside.put_back(one.path, one.name), undo)
     supervisor.update(one.name)
     if supervisor.installed and not supervisor.states(one.name):
         raise LinodError(f"supervisor does not know {one.name}, though its file is back.", "Try: supervisorctl reread")
@@ -244,20 +256,44 @@ def alone(directory: Path) -> Iterator[None]:
 @contextmanager
 def interrupted_once() -> Iterator[None]:
     """Ctrl-C, SIGTERM and the end of the terminal undo what was begun; the undoing itself is not interrupted."""
-    before = {number: signal.getsignal(number) for number in INTERRUPTS}
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for number in INTERRUPTS:
-            signal.signal(number, signal.SIG_IGN)
+        set_handlers(dict.fromkeys(INTERRUPTS, signal.SIG_IGN))
         raise KeyboardInterrupt
 
+    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
     try:
-        for number in INTERRUPTS:
-            signal.signal(number, interrupt)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        set_handlers(before)
+
+
+@contextmanager
+def interrupts_later() -> Iterator[None]:
+    """An interrupt that comes meanwhile takes effect afterwards."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        set_handlers(before)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
+@contextmanager
+def no_interrupts() -> Iterator[None]:
+    """An interrupt that comes meanwhile is ignored, also by the programs that are started."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        set_handlers(before)
+
+
+def set_handlers(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def moved_state(one: Moved) -> str:

@@ -21,6 +21,7 @@ from .scripts import Start, understand
 
 ASIDE = ".linod-aside"  # what the name of a file ends with that supervisor shall read no more
 LARGEST = 1 << 20  # bytes of a file that is looked at
+LARGEST_SCRIPT = 1 << 16
 PREFIX = "program:"
 HEADER = re.compile(r"\[(?P<name>.+)\]")
 KEY = re.compile(r"(?P<key>[^=:\s][^=:]*?)\s*[=:]")
@@ -165,21 +166,27 @@ def parse(text: str) -> Parser:
     return parser
 
 
-def read_file(path: Path) -> str:
+def read_file(path: Path, largest: int = LARGEST) -> str:
     """The text of a file; whatever it is, nothing keeps us waiting. Raises Unusable."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
-            info = os.fstat(fd)
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)  # which a device does not notice: some act when they are opened
+        try:
+            info = os.fstat(place)
             if not stat.S_ISREG(info.st_mode):
                 raise Unusable("is no file.")
-            if info.st_size > LARGEST:
-                raise Unusable(f"is larger than {LARGEST >> 10} KiB.")
-            return file.read(LARGEST).decode()
+            if info.st_size > largest:
+                raise Unusable(f"is larger than {largest >> 10} KiB.")
+            with open(f"/proc/self/fd/{place}", "rb") as file:
+                text = file.read(largest).decode()
+        finally:
+            os.close(place)
     except OSError as error:
         raise Unusable(f"cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         raise Unusable(f"is no text: byte {error.start} is not of UTF-8.") from None
+    if "\0" in text:
+        raise Unusable("is no text: it has a byte 0.")
+    return text
 
 
 def program_from(path: Path, line: int, section: str, values: Mapping[str, str | None], text: str) -> Program | None:
@@ -267,7 +274,7 @@ def start_of(program: Program, read_script: Callable[[str], str]) -> Start | Non
 def script_of(path: str) -> str:
     """The text of a script. Raises Unusable."""
     try:
-        return read_file(Path(path))
+        return read_file(Path(path), LARGEST_SCRIPT)
     except Unusable as error:
         raise Unusable(f"runs {path}, which {error}") from None
 

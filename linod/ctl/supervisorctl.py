@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import LinodError
 
 PATIENCE = 900.0  # seconds: a program may have a long stopwaitsecs
+ANSWERS_WITHIN = 30.0  # seconds, where it has nothing to wait for
 CONFIGURATION = "supervisord.conf"
 # The states of a program that somebody wants to run, whether it manages to or not.
 WANTED = ("RUNNING", "STARTING", "BACKOFF", "FATAL", "EXITED")
@@ -97,7 +98,7 @@ class Supervisorctl:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                timeout=PATIENCE,
+                timeout=PATIENCE if arguments[0] in ("start", "stop", "update") else ANSWERS_WITHIN,
                 cwd="/",
             )
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ..archive import Archive, PauseRecord
-from ..errors import LinodError
+from ..errors import HistoryError, LinodError
 from ..instants import from_micros
 from ..runs import Run
 from ..sites import HostSite
@@ -22,6 +24,8 @@ from .units import Unit
 LOCK = "lock"
 DAY = timedelta(days=1)
 NO_WORK = ("This site does not use linod", "This site has no scheduled jobs")
+# What values of a kind, a size or a depth that linod never writes lead to.
+MISTAKES = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 WAITING = "waiting for the site"  # how the status of a daemon begins that cannot load its site yet
 
 
@@ -134,12 +138,10 @@ def look_at(site: HostSite, now: datetime, service: Unit | None, timer: Unit | N
     holder, began = who_runs(site.state)
     records, unreadable = Records(), ""
     try:
-        with Archive(site.state) as archive:
+        with history_of(site) as archive:
             records = read(archive, now)
     except LinodError as error:
         unreadable = str(error)
-    except (TypeError, ValueError, OverflowError) as error:
-        unreadable = f"The history {site.state} holds what linod has not written: {error}."
     return Survey(
         site=site,
         now=now,
@@ -162,22 +164,35 @@ def read(archive: Archive, now: datetime) -> Records:
     )
 
 
+@contextmanager
+def history_of(site: HostSite) -> Iterator[Archive]:
+    """The history of a site, whose user can have written anything there. Raises HistoryError."""
+    try:
+        with Archive(site.state) as archive:
+            yield archive
+    except LinodError:
+        raise
+    except MISTAKES as error:
+        raise HistoryError(f"The history {site.state} holds what linod has not written: {error}.") from None
+
+
 def known_tasks(archive: Archive) -> list[KnownTask]:
     """The tasks that this version of linod understands, in the order of their declaration."""
-    found = []
-    for row in archive.tasks():
-        task = task_from(row["task"])
-        if task is not None:
-            accounted = None if row["accounted"] is None else from_micros(row["accounted"])
-            found.append(KnownTask(task=task, since=from_micros(row["since"]), accounted=accounted))
-    return found
+    return [known for known in map(known_task, archive.tasks()) if known]
 
 
-def task_from(text: str) -> Task | None:
+def known_task(row: Mapping[str, Any]) -> KnownTask | None:
+    """A task that history has; None for one that this version of linod has not written."""
     try:
-        return Task.from_dict(json.loads(text))
-    except (ValueError, KeyError, TypeError):
-        return None  # written by another version
+        task = Task.from_dict(json.loads(row["task"]))
+        accounted = None if row["accounted"] is None else from_micros(row["accounted"])
+        known = KnownTask(task=task, since=from_micros(row["since"]), accounted=accounted)
+        for instant in (datetime.now(UTC), known.since, known.accounted):
+            task.schedule.next(instant or known.since)  # what cannot be computed is found here
+    except MISTAKES:
+        return None
+    texts = (task.id, task.label, task.source, task.declared, *task.tags, *task.overridden, task.text)
+    return known if all(isinstance(text, str) for text in texts) and task.text and task.id == row["id"] else None
 
 
 def why_broken(site: HostSite) -> str:
@@ -195,20 +210,26 @@ def who_runs(state: Path) -> tuple[int | None, datetime | None]:
     """The process that holds the lock of a site, and since when."""
     from ..daemon.lock import is_alive, read_holder
 
-    try:
-        # Whatever the user of the site has put there: nothing that it is keeps us waiting.
-        fd = os.open(state / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    if (fd := open_lock(state)) is None:
         return None, None
     try:
         holder = read_holder(fd)
         if is_alive(holder):
-            return holder[0], datetime.fromtimestamp(os.fstat(fd).st_mtime, UTC)
+            # No clock has been set to times that datetime doesn't know, but a file may.
+            return holder[0], datetime.fromtimestamp(min(max(os.fstat(fd).st_mtime, 0), time.time()), UTC)
     except OSError:
         pass  # not even a file
     finally:
         os.close(fd)
     return None, None
+
+
+def open_lock(state: Path) -> int | None:
+    """The lock of a site. Whatever its user has put there: nothing that it is keeps us waiting."""
+    try:
+        return os.open(state / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 def memory_of(pid: int) -> int | None:

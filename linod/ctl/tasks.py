@@ -14,7 +14,7 @@ from ..words import brief_clock, clock
 from .naming import names_by_id, only_site
 from .parsing import Command, Options
 from .screen import GREEN, RED, YELLOW, Cell, Styled
-from .survey import Survey, as_json, pause_as_json, survey
+from .survey import Survey, as_json, history_of, pause_as_json, survey
 
 
 class List(Command):
@@ -27,7 +27,7 @@ class List(Command):
     def run(self, options: Options) -> int:
         site = only_site(options.site)
         [found] = survey([site])
-        with Archive(site.state) as archive:
+        with history_of(site) as archive:
             names = names_by_id(known.task for known in found.records.tasks)
             rows = [look(archive, found, known.task, names[known.task.id]) for known in found.records.tasks]
         screen = options.screen

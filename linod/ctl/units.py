@@ -89,7 +89,8 @@ def units_in(text: str, names: Sequence[str]) -> dict[str, Unit]:
     blocks = text.strip("\n").split("\n\n")
     if len(blocks) != len(names):
         return {}  # systemd said something else
-    units = [Unit(dict(line.split("=", 1) for line in block.splitlines() if "=" in line)) for block in blocks]
+    # Only line feeds end a line: a daemon chooses the text of its status.
+    units = [Unit(dict(line.split("=", 1) for line in block.split("\n") if "=" in line)) for block in blocks]
     return dict(zip(names, units, strict=True))
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from ..archive import Archive, Streak
+from ..archive import Streak
 from ..runs import Run
 from ..task import Task
 from ..words import clock, count, duration
 from .naming import find_task, site_and_more
 from .parsing import Command, Options, UsageError
-from .survey import Survey, as_json, pause_as_json, survey
+from .survey import Survey, as_json, history_of, pause_as_json, survey
 from .tasks import about, phrase_of
 
 MOST_DUE_TIMES = 3
@@ -37,7 +38,7 @@ class Why(Command):
         if not rest:
             raise UsageError("Say which task.", f"See linodctl list {site.name}")
         [found] = survey([site])
-        with Archive(site.state) as archive:
+        with history_of(site) as archive:
             task = find_task(archive, site, rest[0])
             last, streak = archive.last_run(task.id), archive.streak(task.id)
         due_times = coming(found, task)
@@ -89,7 +90,7 @@ def next_run(found: Survey, task: Task, due_times: list[datetime]) -> Iterator[s
     if pause := found.records.pause_of(task.id):
         what = f"The whole site {found.site.name}" if not pause.task else "It"
         yield f"{what} is paused {about(pause)}, so it does not run."
-        name = "" if not pause.task else f" {task.label}"
+        name = "" if not pause.task else f" {shlex.quote(task.label)}"
         yield f"To end the pause: linodctl resume {found.site.name}{name}"
     elif not task.policies.enabled:
         yield "It is disabled there, so it does not run."
