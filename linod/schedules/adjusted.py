@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, Self
+from zoneinfo import ZoneInfo
 
 from ..errors import DeclarationError
 from ..instants import MICROSECOND
 from .base import Schedule, draw, from_dict
 from .zones import first_instant, zone_named
+
+MIDNIGHT = time(0, 0)
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,16 @@ class Adjusted(Schedule):
     """What all of them take over from the schedule that they change."""
 
     base: Schedule
+
+    def placed(self, zone: str, seed: str) -> Self:
+        return replace(self, base=self.base.placed(zone, seed))
+
+    def as_dict(self) -> dict[str, Any]:
+        return super().as_dict() | {"base": self.base.as_dict()}
+
+    @classmethod
+    def _from_plain(cls, values: dict[str, Any]) -> Self:
+        return cls(**values | {"base": from_dict(values["base"])})
 
     @property
     def follows_the_wall(self) -> bool:
@@ -46,14 +59,7 @@ class Jittered(Adjusted, kind="jittered"):
             )
 
     def placed(self, zone: str, seed: str) -> Self:
-        return replace(self, base=self.base.placed(zone, seed), seed=self.seed or seed)
-
-    def as_dict(self) -> dict[str, Any]:
-        return super().as_dict() | {"base": self.base.as_dict()}
-
-    @classmethod
-    def _from_plain(cls, values: dict[str, Any]) -> Self:
-        return cls(**values | {"base": from_dict(values["base"])})
+        return replace(super().placed(zone, seed), seed=self.seed or seed)
 
     def _next(self, after: datetime) -> datetime | None:
         begun = self.base.previous(after)
@@ -97,14 +103,14 @@ class Until(Adjusted, kind="until"):
 
     def placed(self, zone: str, seed: str) -> Self:
         end = self.end if self.end.tzinfo is not None else first_instant(self.end, zone_named(self.zone or zone))
-        return replace(self, base=self.base.placed(zone, seed), end=end)
+        return replace(super().placed(zone, seed), end=end)
 
     def as_dict(self) -> dict[str, Any]:
-        return super().as_dict() | {"base": self.base.as_dict(), "end": self.end.isoformat()}
+        return super().as_dict() | {"end": self.end.isoformat()}
 
     @classmethod
     def _from_plain(cls, values: dict[str, Any]) -> Self:
-        return cls(**values | {"base": from_dict(values["base"]), "end": datetime.fromisoformat(values["end"])})
+        return super()._from_plain(values | {"end": datetime.fromisoformat(values["end"])})
 
     def _next(self, after: datetime) -> datetime | None:
         end = self._end()
@@ -118,3 +124,74 @@ class Until(Adjusted, kind="until"):
         if self.end.tzinfo is None:
             raise self._unplaced()
         return self.end
+
+
+@dataclass(frozen=True)
+class Since(Adjusted, kind="since"):
+    """The due times of `base` that are not earlier than `start`, an instant."""
+
+    start: datetime
+
+    def as_dict(self) -> dict[str, Any]:
+        return super().as_dict() | {"start": self.start.isoformat()}
+
+    @classmethod
+    def _from_plain(cls, values: dict[str, Any]) -> Self:
+        return super()._from_plain(values | {"start": datetime.fromisoformat(values["start"])})
+
+    def count(self, after: datetime, until: datetime) -> int:
+        return self.base.count(max(after, self.start - MICROSECOND), until)
+
+    def _next(self, after: datetime) -> datetime | None:
+        return self.base.next(max(after, self.start - MICROSECOND))
+
+    def _previous(self, at: datetime) -> datetime | None:
+        due = self.base.previous(at)
+        return due if due is not None and due >= self.start else None
+
+
+@dataclass(frozen=True)
+class OnDays(Adjusted, kind="on-days"):
+    """The due times of `base` on some days of the week (Monday is 0)."""
+
+    weekdays: tuple[int, ...]
+    zone: str | None = None  # where these days are; None: the site's
+
+    def __post_init__(self) -> None:
+        if not self.weekdays or not set(self.weekdays) <= set(range(7)):
+            raise DeclarationError(f"{self.weekdays} are not days of the week.", "Write 0 for Monday to 6 for Sunday.")
+
+    def placed(self, zone: str, seed: str) -> Self:
+        return replace(super().placed(zone, seed), zone=self.zone or zone)
+
+    def as_dict(self) -> dict[str, Any]:
+        return super().as_dict() | {"weekdays": list(self.weekdays)}
+
+    @classmethod
+    def _from_plain(cls, values: dict[str, Any]) -> Self:
+        return super()._from_plain(values | {"weekdays": tuple(values["weekdays"])})
+
+    def _next(self, after: datetime) -> datetime | None:
+        due = self.base.next(after)
+        while due is not None and not self._counts(due):
+            due = self.base.next(self._midnight(due, days=1) - MICROSECOND)
+        return due
+
+    def _previous(self, at: datetime) -> datetime | None:
+        due = self.base.previous(at)
+        while due is not None and not self._counts(due):
+            due = self.base.previous(self._midnight(due) - MICROSECOND)
+        return due
+
+    def _counts(self, due: datetime) -> bool:
+        return due.astimezone(self._wall()).weekday() in self.weekdays
+
+    def _midnight(self, due: datetime, days: int = 0) -> datetime:
+        """The instant when the day of a due time begins, or a later one."""
+        day = due.astimezone(self._wall()).date() + timedelta(days=days)
+        return first_instant(datetime.combine(day, MIDNIGHT), self._wall())
+
+    def _wall(self) -> ZoneInfo:
+        if self.zone is None:
+            raise self._unplaced()
+        return zone_named(self.zone)

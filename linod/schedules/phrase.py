@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from datetime import time
 
 from ..errors import DeclarationError
-from .adjusted import Jittered
+from .adjusted import MIDNIGHT, Jittered
 from .base import Schedule
 from .elapsed import ClockGrid, Interval, check_span
 from .local import WallClock
 from .spans import UNITS
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-MIDNIGHT = time(0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

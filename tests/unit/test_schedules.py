@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime, time, timedelta
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
@@ -12,7 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linod.errors import DeclarationError
-from linod.schedules import ClockGrid, Cron, Interval, Jittered, Schedule, Until, WallClock, from_dict
+from linod.schedules import (
+    Calendar,
+    ClockGrid,
+    Cron,
+    Interval,
+    Jittered,
+    Never,
+    OnDays,
+    Schedule,
+    Since,
+    Until,
+    WallClock,
+    from_dict,
+)
 
 ZONES = ("Europe/Brussels", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Asia/Kathmandu", "UTC")
 EXPRESSIONS = ("* * * * *", "30 2 * * *", "*/20 1-3 * * *", "0 0 29 2 *", "5 4 1,15 * mon", "@hourly")
@@ -168,7 +182,21 @@ wall_clocks = st.builds(
     zones,
 )
 crons = st.builds(lambda expression, zone: Cron(expression, zone=zone), st.sampled_from(EXPRESSIONS), zones)
-bare = st.one_of(intervals, grids, wall_clocks, crons)
+calendars = st.builds(
+    lambda unit, first, at, every, weekdays, positions, zone: Calendar(
+        unit, first, at, every, tuple(weekdays), tuple(positions) if unit == "months" else (), zone=zone
+    ),
+    st.sampled_from(["days", "weeks", "months", "years"]),
+    st.dates(date(1900, 1, 1), date(1970, 1, 1)),
+    st.times().map(lambda at: at.replace(microsecond=0)),
+    st.integers(1, 8),
+    st.sets(st.integers(0, 6), max_size=3),
+    st.sets(st.sampled_from([1, 2, 4, -1, -3]), max_size=2),
+    zones,
+)
+on_days = st.builds(OnDays, st.one_of(intervals, grids), st.just((0, 1, 2, 3, 4, 5, 6)), zones)
+some_days = st.builds(OnDays, st.builds(Interval, st.floats(60, 86400)), st.just((1, 5)), zones)
+bare = st.one_of(intervals, grids, wall_clocks, crons, calendars, on_days, some_days)
 jittered = st.builds(lambda base, part: Jittered(base, base.period * part), bare, st.floats(0.01, 0.99))
 endless = st.one_of(bare, jittered)
 around_changes = st.sampled_from(
@@ -213,7 +241,15 @@ def test_due_times_strictly_increase(schedule: Schedule, at: datetime) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.one_of(endless, st.builds(Until, endless, instants), st.builds(Until, endless, naive_ends)))
+@given(
+    st.one_of(
+        st.builds(Until, endless, instants),
+        st.builds(Until, endless, naive_ends),
+        st.builds(Since, endless, instants),
+        st.just(Never()),
+        endless,
+    )
+)
 def test_a_schedule_survives_json(schedule: Schedule) -> None:
     for each in (schedule, schedule.placed("Europe/Brussels", "seed")):
         assert from_dict(json.loads(json.dumps(each.as_dict()))) == each
@@ -313,6 +349,94 @@ def test_a_naive_end_is_a_local_time_of_the_site() -> None:
     assert schedule.end == instant("07-01 10:00")
 
 
+def test_the_start_is_the_first_possible_due_time() -> None:
+    start = instant("07-01 20:00")
+    schedule = Since(WallClock((time(20),), zone="UTC"), start)
+    assert schedule.next(instant("01-01 00:00")) == start
+    assert schedule.previous(start - timedelta(seconds=1)) is None
+    assert schedule.previous(start) == start
+    assert schedule.count(instant("06-01 00:00"), instant("07-02 20:00")) == 2
+
+
+# Days of the calendar
+
+
+def local(schedule: Schedule, after: str, count: int) -> list[str]:
+    """Due times as the clock in Brussels shows them."""
+    placed = schedule.placed("Europe/Brussels", "seed")
+    return [f"{due.astimezone(ZoneInfo('Europe/Brussels')):%Y-%m-%d %H:%M}" for due in dues(placed, after, count)]
+
+
+def test_weekly_at_four_on_saturday_is_due_on_the_next_saturday_at_four() -> None:
+    schedule = Calendar("weeks", date(2026, 11, 27), time(4), weekdays=(5,))
+    assert local(schedule, "11-27 12:00", 2) == ["2026-11-28 04:00", "2026-12-05 04:00"]
+    assert local(schedule, "11-28 02:59", 1) == ["2026-11-28 04:00"]
+    assert local(schedule, "11-28 03:00", 1) == ["2026-12-05 04:00"]
+
+
+def test_every_second_week_is_counted_from_the_week_of_the_first_day() -> None:
+    schedule = Calendar("weeks", date(2026, 7, 15), time(9), 2, (0, 3))
+    days = ["2026-07-16", "2026-07-27", "2026-07-30", "2026-08-10"]
+    assert local(schedule, "01-01 00:00", 4) == [f"{day} 09:00" for day in days]
+
+
+def test_every_third_day_is_counted_from_the_first_day() -> None:
+    schedule = Calendar("days", date(2026, 7, 15), time(20), 3)
+    assert local(schedule, "01-01 00:00", 2) == ["2026-07-15 20:00", "2026-07-18 20:00"]
+    assert local(schedule, "07-18 18:00", 1) == ["2026-07-21 20:00"]
+
+
+def test_a_day_that_is_none_of_the_weekdays_gives_way_to_the_next_that_is() -> None:
+    workdays = (0, 1, 2, 3, 4)
+    daily = Calendar("days", date(2026, 7, 16), time(9), weekdays=workdays)
+    days = ["2026-07-16", "2026-07-17", "2026-07-20", "2026-07-21"]
+    assert local(daily, "01-01 00:00", 4) == [f"{day} 09:00" for day in days]
+    monthly = Calendar("months", date(2026, 8, 1), time(9), weekdays=workdays)
+    assert local(monthly, "01-01 00:00", 2) == ["2026-08-03 09:00", "2026-09-01 09:00"]
+
+
+def test_a_month_that_lacks_the_day_has_its_last_one_and_nothing_drifts() -> None:
+    schedule = Calendar("months", date(2027, 1, 31), time(4))
+    days = ["2027-01-31", "2027-02-28", "2027-03-31", "2027-04-30", "2027-05-31"]
+    assert local(schedule, "01-01 00:00", 5) == [f"{day} 04:00" for day in days]
+    yearly = Calendar("years", date(2028, 2, 29), time(4))
+    assert local(yearly, "01-01 00:00", 3) == ["2028-02-29 04:00", "2029-02-28 04:00", "2030-02-28 04:00"]
+
+
+def test_the_first_and_the_last_friday_of_a_month() -> None:
+    schedule = Calendar("months", date(2026, 7, 10), time(4), weekdays=(4,), positions=(1, -1))
+    assert local(schedule, "01-01 00:00", 3) == ["2026-07-31 04:00", "2026-08-07 04:00", "2026-08-28 04:00"]
+
+
+def test_an_interval_on_some_days_only() -> None:
+    schedule = OnDays(Interval(3600, phase=0), (5, 6))
+    friday_evening = "07-17 21:00"
+    assert local(schedule, friday_evening, 2) == ["2026-07-18 00:00", "2026-07-18 01:00"]
+    monday = instant("07-20 12:00")
+    assert schedule.placed("Europe/Brussels", "seed").previous(monday) == instant("07-19 21:00")
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda: Calendar("moons", date(2026, 1, 1)),
+        lambda: Calendar("days", date(2026, 1, 1), every=0),
+        lambda: Calendar("weeks", date(2026, 1, 1), weekdays=(7,)),
+        lambda: Calendar("weeks", date(2026, 1, 1), positions=(1,)),
+        lambda: Calendar("months", date(2026, 1, 1), positions=(5,)),
+        lambda: OnDays(Interval(10), ()),
+    ],
+)
+def test_what_no_calendar_has_is_refused(declare: Callable[[], Schedule]) -> None:
+    with pytest.raises(DeclarationError):
+        declare()
+
+
+def test_what_is_never_due_is_not_due() -> None:
+    assert Never().next(instant("01-01 00:00")) is None
+    assert Never().previous(instant("01-01 00:00")) is None
+
+
 # Policy and extremes
 
 
@@ -329,6 +453,11 @@ def test_a_naive_end_is_a_local_time_of_the_site() -> None:
         (Cron("@weekly"), 604800),
         (Jittered(Interval(10), 5), 10),
         (Until(Interval(10), instant("2030-01-01")), 10),
+        (Since(Interval(10), instant("2030-01-01")), 10),
+        (Calendar("days", date(2026, 1, 1), every=3), 259200),
+        (Calendar("weeks", date(2026, 1, 1), weekdays=(0, 1)), 86400),
+        (Calendar("months", date(2026, 1, 31)), 28 * 86400),
+        (Never(), float("inf")),
     ],
 )
 def test_period_is_the_shortest_usual_distance(schedule: Schedule, period: float) -> None:
@@ -345,6 +474,13 @@ def test_period_is_the_shortest_usual_distance(schedule: Schedule, period: float
         Cron("0 0 29 2 *"),
         ClockGrid(3600, 1),
         Jittered(Interval(10), 5),
+        Calendar("days", date(1, 1, 1), time(20)),
+        Calendar("weeks", date(1, 1, 1), weekdays=(6,)),
+        Calendar("months", date(2026, 1, 31)),
+        Calendar("years", date(9999, 12, 31)),
+        OnDays(Interval(10), (2,)),
+        Since(Interval(10), datetime(9999, 12, 1, tzinfo=UTC)),
+        Never(),
     ],
 )
 def test_the_ends_of_the_calendar_are_no_error(schedule: Schedule, zone: str) -> None:
