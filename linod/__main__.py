@@ -15,14 +15,13 @@ def main() -> None:
         print(f"There is no manage.py in {manage.parent}. Change to the directory of a site.", file=sys.stderr)
         sys.exit(78)
     from .errors import LinodError
-    from .site.load import run_without_command
+    from .overrides import of_directory
+    from .site.load import run_without_command, set_up
     from .site.trouble import why_not
 
     try:
         run_without_command(str(manage))
-        import django
-
-        django.setup()
+        set_up(of_directory(manage.parent))
     except (Exception, SystemExit) as error:
         message = why_not(error)
         if not isinstance(error, LinodError):

@@ -48,14 +48,19 @@ def load(place: Place) -> Site:
         run_without_command(place.manage)
     elif place.directory not in sys.path:
         sys.path.insert(0, place.directory)
+    overrides = of_directory(Path(place.directory))
+    set_up(overrides)
+    return look_at(place.directory, overrides)
+
+
+def set_up(overrides: Overrides) -> None:
+    """Set up Django, with what the administrator wants to be known before."""
     import django
 
-    overrides = of_directory(Path(place.directory))
     if overrides.use_linod is not None and not os.environ.get("LINOD_USE", "").strip():
         os.environ["LINOD_USE"] = "yes" if overrides.use_linod else "no"
     tell_lino()
     django.setup()
-    return look_at(place.directory, overrides)
 
 
 def run_without_command(manage: str) -> None:
