@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from .errors import WireError
 from .runs import Outcome
 
-VERSION = 1
+VERSION = 2
 LARGEST = 160_000  # bytes of one packet; Linux takes 212,992 by default, its own overhead included
 MOST_FDS = 3
 
@@ -30,6 +30,7 @@ class Fork:
     """Fork a worker. Comes with its socket, the pipe for its output and the site's lock."""
 
     serial: int
+    companion: str = ""  # which of the site's companions it shall be, rather than run tasks
 
 
 @dataclass(kw_only=True)
@@ -58,6 +59,7 @@ class Loaded:
     zone: str = "UTC"
     complaints: list[str] = field(default_factory=list)  # what the administrator overrides in vain
     mail: dict[str, Any] = field(default_factory=dict)  # how the site sends mail to its administrators
+    companions: list[str] = field(default_factory=list)  # processes of the site that shall always be there
 
 
 @dataclass(kw_only=True)
@@ -207,6 +209,14 @@ class Cancel:
 
 
 @dataclass(kw_only=True)
+class Amend:
+    """Some tasks are others than when the site was loaded: a companion of it has seen that."""
+
+    tasks: list[dict[str, Any]]  # new, or declared otherwise
+    gone: list[str]  # their ids
+
+
+@dataclass(kw_only=True)
 class Reload:
     """Load the site anew. Answered when that is done or has failed."""
 
@@ -273,6 +283,7 @@ Message = (
     | Pause
     | Resume
     | Cancel
+    | Amend
     | Reload
     | Accepted
     | Standing

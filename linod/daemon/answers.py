@@ -12,7 +12,7 @@ from ..instants import to_micros
 from ..names import find_task
 from ..runs import Outcome
 from ..task import Task
-from ..wire import Ask, Cancel, Done, Pause, Reload, Resume, RunNow, Standing
+from ..wire import Amend, Ask, Cancel, Done, Pause, Reload, Resume, RunNow, Standing
 from ..words import duration
 from .clock import now
 from .control import Caller, Request
@@ -56,6 +56,8 @@ class Answers:
                     self._resume(caller, request)
                 case Cancel():
                     self._cancel(caller, request)
+                case Amend():
+                    self._amend(caller, request)
                 case Reload():
                     self._reload(caller)
         except LinodError as error:
@@ -155,6 +157,16 @@ class Answers:
             return caller.refuse(f"no run {run} is going on")
         self._running.cancel(live, reason)
         caller.tell(Done(text=f"{live.task.label}, run {run}, had not begun yet and will not."))
+
+    def _amend(self, caller: Caller, request: Amend) -> None:
+        if self._running.closing:
+            return caller.refuse("the daemon is about to stop")
+        try:
+            tasks = [Task.from_dict(task) for task in request.tasks]
+        except (KeyError, TypeError, ValueError) as error:
+            return caller.refuse(f"this is no task of linod: {error!r}")
+        self._reporter.site_changed(self._plan.amend(tasks, request.gone))
+        caller.tell(Done())
 
     def _reload(self, caller: Caller) -> None:
         def answer(problem: str) -> None:

@@ -20,6 +20,7 @@ from ..errors import WireError
 from ..runs import Run
 from ..state import CONTROL, give_to_owner
 from ..wire import (
+    Amend,
     Ask,
     Cancel,
     Ended,
@@ -46,7 +47,7 @@ MOST_QUEUED = 1 << 18  # bytes of what runs write that are kept for a caller who
 CHUNK = 8192  # characters of one message, each of which may need twelve bytes
 LAST_WORDS = 1.0  # seconds at the end of the daemon for callers to take what they must know
 
-Request = Ask | RunNow | Pause | Resume | Cancel | Reload
+Request = Ask | RunNow | Pause | Resume | Cancel | Amend | Reload
 
 
 class Desk(Protocol):
@@ -284,7 +285,7 @@ class Control:
             case Visit():
                 caller.pid = message.pid
                 self._host.guest_asks(caller, message)
-            case Ask() | RunNow() | Pause() | Resume() | Cancel() | Reload():
+            case Ask() | RunNow() | Pause() | Resume() | Cancel() | Amend() | Reload():
                 self._desk.take(caller, message)
             case Progress() if caller.runs:
                 self._host.run_progressed(caller.runs, message)

@@ -57,10 +57,10 @@ class ForkServer:
         self._tasks: list[dict[str, Any]] = []
         channel.setblocking(False)
 
-    def fork(self, serial: int, fds: Sequence[int]) -> bool:
-        """Ask for a worker; False if that is not possible now."""
+    def fork(self, serial: int, companion: str, fds: Sequence[int]) -> bool:
+        """Ask for a worker, or for a companion of the site; False if that is not possible now."""
         try:
-            send(self.channel, Fork(serial=serial), fds)
+            send(self.channel, Fork(serial=serial, companion=companion), fds)
         except OSError:
             return False
         return True

@@ -106,12 +106,14 @@ class Loading:
         was_gone, self.waiting_for = bool(self.waiting_for) and self.loaded_once, ""
         self._owner.use(settings)
         self._owner.remember(loaded)
-        self._workers.renew(server)
+        companions = [] if self._launch.once else loaded.companions
+        self._workers.renew(server, companions)
         if loaded.threads:
             self._reporter.site_has_threads(loaded.threads)
         for complaint in loaded.complaints:
             self._reporter.override_complaint(complaint)
-        if not loaded.uses_linod or not tasks:
+        # A companion may find tasks later.
+        if not loaded.uses_linod or not (tasks or companions):
             return self._have_nothing_to_do(uses_linod=loaded.uses_linod)
         if self.loaded_once:
             self._reporter.site_changed(self._plan.adopt(tasks, None))

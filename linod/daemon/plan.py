@@ -86,6 +86,12 @@ class Plan:
                 self._change(entry_or_none, task, position)
         return changes
 
+    def amend(self, tasks: list[Task], gone: list[str]) -> Changes:
+        """Take over some tasks that are new or declared otherwise; all others stay as they are."""
+        ordered = sorted(self.entries.values(), key=lambda entry: entry.position)
+        amended = {entry.task.id: entry.task for entry in ordered if entry.task.id not in gone}
+        return self.adopt(list((amended | {task.id: task for task in tasks}).values()), None)
+
     def _add(self, task: Task, position: int, past: Past | None, gone: dict[str, Entry]) -> None:
         known = self._known(task, past) if past else self._renamed(task, gone)
         if known is None or known.task is None or not is_same_plan(known.task, task):
@@ -184,7 +190,7 @@ class Plan:
         self._history.resume(task, since)
         for entry in self._concerned(task):
             if self.pause_of(entry) is None:
-                entry.since = since
+                entry.since, entry.failures = since, 0
                 self.plan_next(entry)
 
     def pause_of(self, entry: Entry) -> PauseRecord | None:

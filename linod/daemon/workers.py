@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from selectors import EVENT_READ, BaseSelector
@@ -28,6 +28,7 @@ from .output import Line, Output
 
 HELLO_WITHIN = 5.0  # seconds from the request to a worker's first word
 LONGEST_PAUSE = 10.0  # seconds between two births, when those before went wrong
+COMPANION_PAUSE = 5.0  # seconds until a companion that has ended is there again
 KEPT_STATUSES = 100
 READ_SIZE = 65536
 MOST_READ = 16  # reads from one pipe in one turn, so that a task that prints without end keeps nobody waiting
@@ -52,6 +53,7 @@ class Worker:
     channel: socket.socket
     pipe: int
     server: ForkServer
+    companion: str = ""  # the name of one that runs no tasks
     pid: int | None = None
     born: int | None = None
     ready: bool = False  # it has said hello
@@ -85,6 +87,7 @@ class Workers:
         self._by_pid: dict[int, Worker] = {}
         self._idle: list[Worker] = []
         self._unborn: set[int] = set()  # serials
+        self._companions: dict[str, Worker | None] = {}  # those that the site wants, by name
         self._stillborn = 0  # in a row
         self._pause: Timer | None = None  # until the next birth, after some that went wrong
         self._statuses: dict[int, int] = {}  # of children that ended before they were known
@@ -118,25 +121,27 @@ class Workers:
             self._birth_failed()
             self._listener.no_worker(str(error))
 
-    def _bear(self, server: ForkServer) -> None:
-        """Ask for a worker; raises OSError where there is no descriptor for it."""
+    def _bear(self, server: ForkServer, companion: str = "") -> Worker:
+        """Ask for a worker, or for a companion; raises OSError where there is no descriptor for it."""
         ours, theirs = pair()
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(writing, True)
         self._serial += 1
-        worker = Worker(serial=self._serial, channel=ours, pipe=reading, server=server)
+        worker = Worker(serial=self._serial, channel=ours, pipe=reading, server=server, companion=companion)
         ours.setblocking(False)
         self._all[worker.serial] = worker
-        self._unborn.add(worker.serial)
+        if not companion:
+            self._unborn.add(worker.serial)
         self._selector.register(ours, EVENT_READ, lambda: self._on_message(worker))
         self._selector.register(reading, EVENT_READ, lambda: self._on_output(worker))
         patience = HELLO_WITHIN if self.settings.fork_server else self.settings.load_timeout
         worker.deadline = self._timers.after(patience, lambda: self._no_hello(worker))
-        asked = server.fork(worker.serial, (theirs.fileno(), writing, self._lock))
+        asked = server.fork(worker.serial, companion, (theirs.fileno(), writing, self._lock))
         theirs.close()
         os.close(writing)
         if not asked:
             self._forget(worker)
+        return worker
 
     def forked(self, serial: int, pid: int) -> None:
         """The fork server says which pid a worker got."""
@@ -275,7 +280,8 @@ class Workers:
                 self._know_pid(worker, message.pid)
                 if worker.serial in self._all:  # it may have ended right after its hello
                     self._timers.cancel(worker.deadline)
-                    self._make_idle(worker)
+                    if not worker.companion:
+                        self._make_idle(worker)
 
     def _close_run(self, worker: Worker) -> None:
         """A run has ended: read what it wrote, tell the listener, decide about the worker."""
@@ -336,6 +342,7 @@ class Workers:
 
     def dismiss_idle(self) -> None:
         """Let all idle workers leave, and the others after their run."""
+        self._companions.clear()
         for worker in list(self._all.values()):
             if worker.live is not None:
                 worker.leaving = "the daemon stops"
@@ -345,15 +352,32 @@ class Workers:
             else:
                 self._dismiss(worker, "the daemon stops")
 
-    def renew(self, server: ForkServer) -> None:
+    def renew(self, server: ForkServer, companions: Sequence[str]) -> None:
         """From now on workers come from this fork server; those with old code leave, if need be after their run."""
+        old, self._companions = self._companions, dict.fromkeys(companions)
         self.server, self._stillborn = server, 0
         self._timers.cancel(self._pause)  # what went wrong before was not this one's fault
         for worker in [w for w in self._all.values() if w.server is not server]:
             if worker.pid is None:
                 self._forget(worker)  # its fork server is leaving; if it is born yet, it finds its socket closed
-            elif worker in self._idle:
+            elif worker in self._idle or worker in old.values():
                 self._dismiss(worker, "its code is old")
+        for name in companions:
+            self._bear_companion(name)
+
+    def _bear_companion(self, name: str) -> None:
+        """See to it that a companion is there. Where there is no fork server, the next one brings it."""
+        wanted = name in self._companions and self._companions[name] is None
+        if not wanted or self.server is None or not self.server.ready:
+            return
+        try:
+            worker = self._bear(self.server, name)
+        except OSError as error:  # there are no descriptors left
+            self._listener.no_worker(str(error))
+            self._timers.after(COMPANION_PAUSE, lambda: self._bear_companion(name))
+            return
+        if worker.serial in self._all:
+            self._companions[name] = worker
 
     def kill_all(self) -> None:
         for worker in list(self._all.values()):
@@ -449,6 +473,9 @@ class Workers:
         if self._all.pop(worker.serial, None) is None:
             return
         self._unborn.discard(worker.serial)
+        if self._companions.get(worker.companion) is worker:
+            self._companions[worker.companion] = None
+            self._timers.after(COMPANION_PAUSE, lambda: self._bear_companion(worker.companion))
         if worker.pid is not None:
             self._by_pid.pop(worker.pid, None)
         if worker in self._idle:
