@@ -31,6 +31,7 @@ class Settings:
     # Patience
     load_timeout: float = 120.0  # for the site to load
     drain_timeout: float = 50.0  # for running tasks to end after a stop was asked for
+    pause_after: int = 0  # runs of a task that went wrong in a row: then it is paused; 0: it goes on
 
     # What is kept in history
     keep_runs: int = 1000  # of each task,

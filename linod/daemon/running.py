@@ -15,12 +15,14 @@ from ..conf import Settings
 from ..linux import birth
 from ..runs import Outcome, Run, Trigger
 from ..wire import Accepted, Begin, Ended, Progress, Visit
+from ..words import count
 from . import planner
 from .agenda import Capacity, Entry, LiveRun
 from .clock import Timers, monotonic, now
 from .control import Caller
 from .history import History
 from .output import Line
+from .pauses import make_pause
 from .plan import Plan
 from .reporter import Reporter
 from .workers import Workers
@@ -43,7 +45,7 @@ class Running:
 
     def use(self, settings: Settings) -> None:
         """Go on with other limits."""
-        self._parallel = settings.max_parallel
+        self._parallel, self._pause_after = settings.max_parallel, settings.pause_after
         self._capacity = Capacity(
             parallel=settings.max_parallel, total=settings.max_running, slow_after=settings.slow_after
         )
@@ -221,6 +223,7 @@ class Running:
         if live.asker is not None:
             live.asker.run_ended(run)
         self._judge(entry, run)
+        self._give_up(entry, run)
         self._follow_up(entry, run)
 
     def _judge(self, entry: Entry, run: Run) -> None:
@@ -229,6 +232,15 @@ class Running:
         entry.failures = entry.failures + 1 if run.outcome and run.outcome.bad else 0
         entry.last_outcome, entry.last_reason = run.outcome, run.reason
         self._reporter.run_ended(entry.task, run, news=news, failures=entry.failures)
+
+    def _give_up(self, entry: Entry, run: Run) -> None:
+        """Pause a task that has gone wrong so often in a row that the site wants it left alone."""
+        if not self._pause_after or entry.failures < self._pause_after or self._plan.pause_of(entry):
+            return
+        reason = f"it has failed {count(entry.failures, 'time')} in a row: {run.reason}"
+        pause = make_pause(None, task=entry.task.id, reason=reason, by="linod", now=now())
+        self.pause(pause)
+        self._reporter.paused(entry.task.label, entry.task, pause)
 
     def _follow_up(self, entry: Entry, run: Run) -> None:
         """Let the next run of the task begin that waited for this one, or try again."""

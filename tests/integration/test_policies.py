@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 
 from linod.caller import ask
-from linod.wire import Done, Reload
+from linod.wire import Done, Reload, Resume
 from tests.support.site import Site, until
 
 # It takes long, and has little to do with the version of Django.
@@ -284,3 +284,23 @@ def test_an_async_function_is_awaited_and_may_be_timed_out(tmp_path):
         assert run.outcome == "timed_out"
         assert run.duration < 3
         assert "cleaned up" in run.output
+
+
+def test_a_task_that_goes_wrong_again_and_again_is_paused_until_somebody_resumes_it(tmp_path):
+    site = Site(
+        tmp_path,
+        tasks="""
+        import linod
+
+        @linod.task(every=0.2, retries=5, retry_delay=0.1)
+        def breaks():
+            raise ValueError("no luck")
+        """,
+        settings="LINOD = {'pause_after': 3}\n",
+    )
+    with site.daemon() as daemon:
+        daemon.wait_for("breaks is paused by linod: it has failed 3 times in a row: ValueError: no luck")
+        assert len(site.ended("breaks")) == 3
+        assert isinstance(ask(site.path, Resume(task="breaks", by="a test")), Done)
+        daemon.wait_for(lambda: daemon.output().count("breaks is paused by linod: it has failed 3 times") == 2)
+        assert len(site.ended("breaks")) == 6
