@@ -18,11 +18,11 @@ from .. import overrides, sites
 from ..errors import EXIT_CONFIGURATION, ConfigurationError, LinodError
 from ..launch import Place
 from ..linux import descendants, processes
+from ..originals import runs_tasks_of
 from ..sites import HostSite
 from ..words import count
 from . import apart, units
 from .accounts import Account, account_of, environment_of, in_child, require_rights
-from .leftovers import runs_tasks_of
 from .naming import sites_or_all
 from .parsing import Command, Options
 from .screen import GREEN, RED, YELLOW, Screen, Styled

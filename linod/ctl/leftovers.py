@@ -11,30 +11,16 @@ from pathlib import Path
 
 from ..errors import LinodError
 from ..linux import birth, descendants, processes
-from ..sites import is_same_file
+from ..originals import runs_tasks_of
 from ..state import OWN
 from .survey import open_lock
 
-MANAGE, COMMAND = "manage.py", "linod"
 TERM_PATIENCE = 90.0  # seconds; a daemon of ours may drain, Lino's own ends at once
 KILL_PATIENCE = 10.0
 PAUSE = 0.05
 MOST_ROUNDS = 10  # of ending all that is found
 
 Process = tuple[int, int | None]  # pid and birth: for ever one process
-
-
-def runs_tasks_of(pid: int, directory: Path) -> bool:
-    """Whether a process was started as `manage.py linod` of the site in a directory, wherever it works."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
-        place = next((i for i, word in enumerate(words) if os.path.basename(word) == MANAGE), None)
-        if place is None or COMMAND not in words[place + 1 :]:
-            return False
-        at_home = os.path.join(f"/proc/{pid}/cwd", os.path.dirname(words[place]))
-        return is_same_file(Path(at_home), directory)
-    except OSError:
-        return False  # it has ended, or is not for us to see
 
 
 def find(directory: Path, states: Iterable[Path] = ()) -> list[int]:
