@@ -129,9 +129,9 @@ def meant(name: str, declarations: Sequence[Declaration]) -> str:
 
 def in_zone(schedule: schedules.Schedule, tz: str) -> schedules.Schedule:
     match schedule:
-        case schedules.Jittered() | schedules.Until():
+        case schedules.Jittered() | schedules.Until() | schedules.Since():
             return replace(schedule, base=in_zone(schedule.base, tz))
-        case schedules.WallClock() | schedules.Cron() | schedules.ClockGrid():
+        case schedules.WallClock() | schedules.Cron() | schedules.ClockGrid() | schedules.Calendar():
             return replace(schedule, zone=tz)
     raise DeclarationError(
         f"`tz` means nothing to a task that runs every {schedule.period:g} seconds.",
@@ -141,7 +141,7 @@ def in_zone(schedule: schedules.Schedule, tz: str) -> schedules.Schedule:
 
 def with_jitter(schedule: schedules.Schedule, seconds: float) -> schedules.Schedule:
     match schedule:
-        case schedules.Until():
+        case schedules.Until() | schedules.Since():
             return replace(schedule, base=with_jitter(schedule.base, seconds))
         case schedules.Jittered():
             schedule = schedule.base

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..runs import Outcome
 
+OURS = os.path.join(os.path.dirname(__file__), "")
 LONGEST_REASON = 500
 LONGEST_TRACEBACK = 16_000
 
@@ -151,6 +152,6 @@ def format_traceback(error: BaseException) -> str:
 
 def skip_own_frames(trace: TracebackType | None) -> TracebackType | None:
     inner = trace
-    while inner is not None and inner.tb_frame.f_code.co_filename == __file__:
+    while inner is not None and inner.tb_frame.f_code.co_filename.startswith(OURS):
         inner = inner.tb_next
     return inner or trace

@@ -35,7 +35,7 @@ def serve(channel: socket.socket, site: Site, place: Place) -> NoReturn:
         message, fds = receive_with_fds(channel)
         match message:
             case Fork():
-                fork(channel, message.serial, fds, site, place, daemon)
+                fork(channel, message, fds, site, place, daemon)
             case Ping():
                 send(channel, Pong())
             case _:  # the daemon has closed its end
@@ -58,6 +58,7 @@ def announce(channel: socket.socket, site: Site) -> None:
             zone=site.zone,
             complaints=list(site.complaints[:MOST_COMPLAINTS]),
             mail=mail_settings(settings),
+            companions=list(site.companions),
         ),
     )
 
@@ -99,15 +100,15 @@ def forget_terminal() -> None:
     os.close(null)
 
 
-def fork(channel: socket.socket, serial: int, fds: list[int], site: Site, place: Place, daemon: int) -> None:
+def fork(channel: socket.socket, wanted: Fork, fds: list[int], site: Site, place: Place, daemon: int) -> None:
     """Fork a worker whose parent will be the daemon."""
     try:
         middle = os.fork()
     except OSError as error:
-        send(channel, NotForked(serial=serial, reason=str(error)))
+        send(channel, NotForked(serial=wanted.serial, reason=str(error)))
     else:
         if middle == 0:
-            fork_again(channel, serial, fds, site, place, daemon)
+            fork_again(channel, wanted, fds, site, place, daemon)
         try:
             os.waitpid(middle, 0)
         except ChildProcessError:
@@ -116,15 +117,15 @@ def fork(channel: socket.socket, serial: int, fds: list[int], site: Site, place:
         os.close(fd)
 
 
-def fork_again(channel: socket.socket, serial: int, fds: list[int], site: Site, place: Place, daemon: int) -> NoReturn:
+def fork_again(channel: socket.socket, wanted: Fork, fds: list[int], site: Site, place: Place, daemon: int) -> NoReturn:
     """In the process between fork server and worker: fork the worker and end, so that the daemon adopts it."""
     try:
         pid = os.fork()
         if pid == 0:
             channel.close()
-            worker.start_forked(fds, site, place, daemon)
-        send(channel, Forked(serial=serial, pid=pid))
+            worker.start_forked(fds, site, place, daemon, wanted.companion)
+        send(channel, Forked(serial=wanted.serial, pid=pid))
     except OSError as error:
-        send(channel, NotForked(serial=serial, reason=str(error)))
+        send(channel, NotForked(serial=wanted.serial, reason=str(error)))
     finally:
         os._exit(0)

@@ -10,8 +10,7 @@ import runpy
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..overrides import Overrides, apply, of_directory
 from ..schedules import take_registered_jobs
 from ..state import site_name
 from ..task import Declaration, declarations, declare_job
+from . import lino
 
 WORDS = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False}
 
@@ -37,6 +37,12 @@ class Site:
     declarations: dict[str, Declaration]
     threads: tuple[str, ...] = ()  # running besides the main one: forking them is a risk
     complaints: tuple[str, ...] = ()  # what the administrator overrides in vain
+    overrides: Overrides = field(default_factory=Overrides)
+    companions: tuple[str, ...] = ()  # processes that it wants beside its workers
+
+    def find(self, task: str) -> Declaration | None:
+        """A task by its id, also one that has come since the site was loaded."""
+        return self.declarations.get(task) or lino.find(task, self.zone)
 
 
 def load(place: Place) -> Site:
@@ -59,7 +65,8 @@ def set_up(overrides: Overrides) -> None:
 
     if overrides.use_linod is not None and not os.environ.get("LINOD_USE", "").strip():
         os.environ["LINOD_USE"] = "yes" if overrides.use_linod else "no"
-    tell_lino()
+    if (word := word_in_environment()) is not None:
+        lino.tell(word)
     django.setup()
 
 
@@ -89,26 +96,36 @@ def look_at(directory: str, overrides: Overrides | None = None) -> Site:
 
     overrides = overrides or of_directory(Path(directory))
     name, zone = site_name(Path(directory)), time_zone(settings)
-    declared, complaints = apply(overrides, find_declarations())
+    uses = uses_linod(settings, overrides.use_linod)
+    declared, complaints = declare(overrides, name, zone)
     return Site(
         name=name,
         zone=zone,
-        uses_linod=uses_linod(settings, overrides.use_linod),
+        uses_linod=uses,
         settings=overrides.merged(getattr(settings, "LINOD", {})),
-        declarations={d.task.id: d.placed(zone=zone, site=name) for d in declared},
+        declarations=declared,
         threads=tuple(t.name for t in threading.enumerate() if t is not threading.main_thread()),
         complaints=tuple(complaints),
+        overrides=overrides,
+        companions=lino.companions() if uses else (),
     )
 
 
+def declare(overrides: Overrides, site: str, zone: str) -> tuple[dict[str, Declaration], list[str]]:
+    """The tasks of a site as they are now, by id, and what is overridden in vain."""
+    declared, complaints = apply(overrides, find_declarations())
+    return {d.task.id: d.placed(zone=zone, site=site) for d in declared}, complaints
+
+
 def find_declarations() -> list[Declaration]:
-    """All tasks: declared in modules that Django loads, in the apps' tasks.py, and on `schedule`'s own scheduler."""
+    """All tasks: declared in modules that Django loads and in the apps' tasks.py, jobs of `schedule`, rows of Lino."""
+    from django.conf import settings
     from django.utils.module_loading import autodiscover_modules
 
     autodiscover_modules("tasks")
     for job in take_registered_jobs():
         declare_job(job)
-    return list(declarations)
+    return [*declarations, *lino.declarations(time_zone(settings))]
 
 
 def uses_linod(settings: Any, overridden: bool | None = None) -> bool:
@@ -123,7 +140,7 @@ def uses_linod(settings: Any, overridden: bool | None = None) -> bool:
         return overridden
     value = getattr(settings, "USE_LINOD", None)
     if value is None:
-        value = lino_says(getattr(settings, "SITE", None))
+        value = lino.uses_linod()
     if not isinstance(value, bool):
         raise ConfigurationError(f"USE_LINOD = {value!r} is neither True nor False.", "Write USE_LINOD = True.")
     return value
@@ -135,24 +152,6 @@ def word_in_environment() -> bool | None:
     if word and word not in WORDS:
         raise ConfigurationError(f"LINOD_USE={word!r} is neither yes nor no.", "Write LINOD_USE=yes or LINOD_USE=no.")
     return WORDS[word] if word else None
-
-
-def tell_lino() -> None:
-    """Overrule the `use_linod` of an old Lino site before its models load: it registers its tasks only then."""
-    from django.conf import settings
-
-    word, lino_site = word_in_environment(), getattr(settings, "SITE", None)
-    if word is not None and lino_site is not None:
-        with suppress(Exception):  # newer ones have no such word
-            lino_site.use_linod = word
-
-
-def lino_says(lino_site: Any) -> bool:
-    """`use_linod` of a Lino site; newer ones raise an error of their own when they are asked."""
-    try:
-        return bool(getattr(lino_site, "use_linod", False))
-    except Exception:
-        return False
 
 
 def time_zone(settings: Any) -> str:

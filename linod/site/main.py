@@ -6,12 +6,13 @@ import json
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from ..launch import Place
 from ..linux import die_with_parent
 from ..wire import send
-from . import forkserver, worker
+from . import forkserver, lino, worker
 from .load import Site, load
 from .look import look
 from .trouble import why_not
@@ -20,7 +21,7 @@ CHANNEL = 3  # the first descriptor after the standard ones: the socket to the d
 
 
 def main(mode: str, place: str) -> NoReturn:
-    """Load the site and become its fork server, or a worker of its own where the site cannot be forked.
+    """Load the site and become its fork server, or a worker or companion of it where the site cannot be forked.
 
     Or only tell what there is, for `linodctl check`.
     """
@@ -30,15 +31,19 @@ def main(mode: str, place: str) -> NoReturn:
         look(where)
     channel = socket.socket(fileno=CHANNEL)
     channel.set_inheritable(False)
-    if mode == "worker":
-        worker.start_loaded(channel, load_or_leave(where, channel))
-    forkserver.serve(channel, load_or_leave(where, channel), where)
+    site = load_or_leave(where, channel, alone=mode == "forkserver")
+    if mode == "forkserver":
+        forkserver.serve(channel, site, where)
+    worker.start_loaded(channel, site, where, companion="" if mode == "worker" else mode)
 
 
-def load_or_leave(place: Place, channel: socket.socket) -> Site:
-    """The loaded site; where it cannot be loaded, the daemon is told why."""
+def load_or_leave(place: Place, channel: socket.socket, *, alone: bool) -> Site:
+    """The loaded site; where it cannot be loaded, or another command runs its tasks, the daemon is told why."""
     try:
-        return load(place)
+        site = load(place)
+        if alone:
+            lino.require_alone(Path(place.directory))
+        return site
     except BaseException as error:
         send(channel, why_not(error))
         sys.stdout.flush()

@@ -16,7 +16,7 @@ from ..linux import adopt_orphans, die_with_parent, name_process
 from ..progress import listen
 from ..runs import Outcome
 from ..wire import Begin, Ended, Hello, Progress, receive, send
-from . import hygiene, output
+from . import hygiene, lino, output
 from .call import Result, TerminableCaller
 from .load import Site
 
@@ -57,7 +57,7 @@ class Worker:
 
     def perform(self, begin: Begin) -> Ended:
         """Run one task and put the process back in order."""
-        declaration = self.site.declarations.get(begin.task)
+        declaration = self.site.find(begin.task)
         if declaration is None:
             return Ended(run=begin.run, outcome=Outcome.FAILED, reason=f"The site declares no task {begin.task!r}.")
         self.run, self.last_progress = begin.run, 0.0
@@ -106,51 +106,54 @@ class Worker:
             pass  # the daemon is gone, and this process will follow it
 
 
-def start_forked(fds: list[int], site: Site, place: Place, daemon: int) -> NoReturn:
-    """Become a worker in a process that the fork server has just forked."""
+def start_forked(fds: list[int], site: Site, place: Place, daemon: int, companion: str) -> NoReturn:
+    """Become a worker, or a companion of the site, in a process that the fork server has just forked."""
     try:
         channel, pipe, lock = fds
         wait_for_adoption(daemon)
         os.setsid()
         if not site.settings.fork_server:
-            execute(place, channel, pipe, lock)
+            execute(place, channel, pipe, lock, companion)
         output.redirect(pipe)
         os.close(pipe)
-        work(socket.socket(fileno=channel), site)
+        work(socket.socket(fileno=channel), site, place, companion)
     except BaseException:
         leave_with_traceback()
 
 
-def start_loaded(channel: socket.socket, site: Site) -> NoReturn:
-    """Become a worker in a process that was executed and has loaded the site itself."""
+def start_loaded(channel: socket.socket, site: Site, place: Place, companion: str) -> NoReturn:
+    """Become the same in a process that was executed and has loaded the site itself."""
     try:
         os.set_inheritable(LOCK, False)
         output.redirect(1)
-        work(channel, site)
+        work(channel, site, place, companion)
     except BaseException:
         leave_with_traceback()
 
 
-def work(channel: socket.socket, site: Site) -> NoReturn:
+def work(channel: socket.socket, site: Site, place: Place, companion: str) -> NoReturn:
     reset_signals()
     faulthandler.enable(2)
     offer_as_victim()
     adopt_orphans()  # what a task starts stays below its worker, so that a timeout finds it
     output.catch_log_records()
-    Worker(channel, site).work()
+    if companion:
+        lino.accompany(companion, channel, site, Path(place.directory))
+    else:
+        Worker(channel, site).work()
     output.flush()
     # Not sys.exit: what the site registered with atexit belongs to the process that loaded it.
     os._exit(0)
 
 
-def execute(place: Place, channel: int, pipe: int, lock: int) -> NoReturn:
+def execute(place: Place, channel: int, pipe: int, lock: int, companion: str) -> NoReturn:
     """Start a worker that loads the site anew, for a site that cannot be forked."""
     # Moved out of the way first: one may sit where another shall go.
     high = [os.dup(fd) for fd in (channel, lock, pipe)]
     for fd, target in zip(high, (CHANNEL, LOCK, 1), strict=True):
         os.dup2(fd, target)
     os.dup2(1, 2)
-    command = place.command("worker")
+    command = place.command(companion or "worker")
     os.execv(command[0], command)
 
 

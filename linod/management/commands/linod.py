@@ -16,6 +16,7 @@ from ...archive import Archive
 from ...checks import check_linod
 from ...command import listing, single, start
 from ...errors import EXIT_CONFIGURATION, ConfigurationError, LinodError, SiteNotReady
+from ...site import lino
 from ...site.load import Site
 from ...site.trouble import why_not
 from ...state import find_state
@@ -64,6 +65,7 @@ class Command(BaseCommand):
         if options["run"]:
             return single.run_task(site, options["run"], Path(place.directory))
         self.mind_root()
+        lino.require_alone(Path(place.directory))
         if options["reload"]:
             from ...command.reload import Watcher
 
