@@ -32,6 +32,7 @@ help:
 	@echo 'make check          ruff and mypy'
 	@echo 'make unit           the unit tests, in seconds'
 	@echo 'make integration    the integration tests, on Django $(DJANGO)'
+	@echo 'make test-lino      real Lino sites of 2021 and 2026, made with what PyPI has'
 	@echo 'make system         the tests in booted Debian 12 and 13, as root'
 	@echo 'make package        the tests of the Debian packages, likewise'
 	@echo 'make bench          measure, beside other schedulers'
@@ -45,7 +46,7 @@ demo:
 	@tests/set-up .venvs/demo demo $(DJANGO)
 	@.venvs/demo/bin/python -m tests.demo --seconds $(DURATION)
 
-test: check unit integration compatibility system package
+test: check unit integration compatibility test-lino system package
 
 check: .venv
 	$(say) 'ruff and mypy'
@@ -68,6 +69,11 @@ compatibility:
 	    $(quiet_say) "integration tests with Django $$django"; \
 	    .venvs/django-$$django/bin/python $(together) -m 'not slow' tests/integration || exit; \
 	done
+
+test-lino: .venv
+	$(say) 'real Lino sites'
+	@$(python) -m tests.support.lino
+	@$(python) $(together) tests/lino
 
 system: .venv
 	@tests/set-up system
@@ -138,4 +144,4 @@ quiet_say = echo; echo "== $$(date +%H:%M:%S)"
 say = @$(quiet_say)
 
 .NOTPARALLEL:
-.PHONY: help demo test check unit integration compatibility system package bench dev deb install install-library install-host release-check clean .venv
+.PHONY: help demo test check unit integration compatibility test-lino system package bench dev deb install install-library install-host release-check clean .venv

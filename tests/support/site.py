@@ -129,6 +129,7 @@ class Site:
     Keyword arguments are environment variables of all its processes.
     """
 
+    patience = PATIENCE
     host = None  # the Host of which it is a site, and its name there; set by Host.add
     name = None
 
@@ -202,9 +203,9 @@ class Site:
         """The runs that have ended. A run that was skipped, as many are on a busy machine, has never begun."""
         return [run for run in self.runs(task) if run.outcome not in (None, "skipped")]
 
-    def wait_for_runs(self, task, number=1, timeout=PATIENCE):
+    def wait_for_runs(self, task, number=1, timeout=None):
         """Wait until so many runs of a task have ended; returns all that have."""
-        until(lambda: len(self.ended(task)) >= number, timeout, f"{number} runs of {task}")
+        until(lambda: len(self.ended(task)) >= number, timeout or self.patience, f"{number} runs of {task}")
         return self.ended(task)
 
 
@@ -242,8 +243,9 @@ class Daemon:
         """Everything it has written so far."""
         return self.log.read_text(errors="replace")
 
-    def wait_for(self, what, timeout=PATIENCE):
+    def wait_for(self, what, timeout=None):
         """Wait for a text in the output, or until a function returns something true, and return that."""
+        timeout = timeout or self.site.patience
         condition = what if callable(what) else lambda: what in self.output()
         deadline = time.monotonic() + timeout
         while True:
@@ -255,8 +257,9 @@ class Daemon:
                 raise AssertionError(f"Still waiting for {what!r}, but {how}. Its output:\n{self.output()[-8000:]}")
             time.sleep(PAUSE)
 
-    def wait(self, timeout=PATIENCE):
+    def wait(self, timeout=None):
         """Wait for its end; returns the exit code, negative for a signal."""
+        timeout = timeout or self.site.patience
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -265,7 +268,7 @@ class Daemon:
     def signal(self, number):
         self.process.send_signal(number)
 
-    def terminate(self, timeout=PATIENCE):
+    def terminate(self, timeout=None):
         """Ask it to stop, and wait; returns the exit code."""
         self.signal(signal.SIGTERM)
         return self.wait(timeout)
