@@ -136,10 +136,10 @@ def work(channel: socket.socket, site: Site, place: Place, companion: str) -> No
     faulthandler.enable(2)
     offer_as_victim()
     adopt_orphans()  # what a task starts stays below its worker, so that a timeout finds it
-    output.catch_log_records()
     if companion:
         lino.accompany(companion, channel, site, Path(place.directory))
     else:
+        output.catch_log_records()
         Worker(channel, site).work()
     output.flush()
     # Not sys.exit: what the site registered with atexit belongs to the process that loaded it.

@@ -2,7 +2,8 @@
 
 A Lino site up to 2022 has tasks on the default scheduler of the `schedule` package, where `use_linod` is set before its
 models load. A newer one has them as rows of a table (rows.py), which say when they are due (recurrence.py), are run
-(running.py), and can be changed by its users at any time, which a companion looks after (watcher.py).
+(running.py), and can be changed by its users at any time, which a companion looks after (watcher.py). Another companion
+serves its channels (channels.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 PLUGIN = "lino.modlib.linod"
 OURS = "linod"  # the app that has our command
-WATCHER = "watcher"
+WATCHER, CHANNELS = "watcher", "channels"
 
 
 def lino_site() -> Any:
@@ -88,12 +89,18 @@ def find(task: str, zone: str) -> Declaration | None:
 
 def companions() -> tuple[str, ...]:
     """The processes that the site needs beside its workers."""
-    return (WATCHER,) if has_rows() else ()
+    if not has_rows():
+        return ()
+    return (WATCHER, CHANNELS) if lino_site().plugins.linod.use_channels else (WATCHER,)
 
 
 def accompany(companion: str, channel: socket.socket, site: Site, directory: Path) -> None:
     """Be such a process, until the daemon hangs up."""
-    from .watcher import Watcher
+    if companion == CHANNELS:
+        from .channels import deliver
 
-    assert companion == WATCHER
-    Watcher(channel, site, directory).work()
+        deliver(channel, site)
+    else:
+        from .watcher import Watcher
+
+        Watcher(channel, site, directory).work()

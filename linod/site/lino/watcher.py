@@ -7,6 +7,7 @@ have none yet, and heals those that say that they are running, but whose process
 from __future__ import annotations
 
 import logging
+import os
 import select
 import signal
 import socket
@@ -57,7 +58,7 @@ class Watcher:
     def work(self) -> None:
         """Look until the daemon hangs up."""
         name_process("linod-watcher", f"linod@{self.site.name}: watcher")
-        send(self.channel, Hello(pid=0, memory=0))
+        send(self.channel, Hello(pid=os.getpid(), memory=0))
         while not select.select([self.channel], [], [], LOOK_EVERY)[0]:
             signal.alarm(LONGEST_LOOK)
             self.look_or_complain()
