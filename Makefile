@@ -35,7 +35,7 @@ help:
 	@echo 'make test-lino      real Lino sites of 2021 and 2026, made with what PyPI has'
 	@echo 'make system         the tests in booted Debian 12 and 13, as root'
 	@echo 'make package        the tests of the Debian packages, likewise'
-	@echo 'make bench          measure, beside other schedulers'
+	@echo 'make bench          measure, beside other schedulers and beside Lino on its sites'
 	@echo 'make dev            prepare .venv for a developer'
 	@echo 'make deb            build the Debian packages into dist'
 	@echo 'make install        put it where a package would, below DESTDIR'
@@ -88,6 +88,7 @@ package: .venv
 
 bench: .venv
 	@$(python) -m tests.benchmarks
+	@$(python) -m tests.benchmarks.lino
 
 dev: .venv
 	@echo 'Ready. Begin with: . .venv/bin/activate'

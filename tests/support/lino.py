@@ -165,7 +165,7 @@ class LinoSite(Site):
     patience = 60.0  # seconds: it takes some to load
 
     def __init__(self, path, kind, own="", settings="", **environment):
-        home = made(kind)
+        home, self.kind = made(kind), kind
         self.path = Path(path) / "site"
         shutil.copytree(home / "site", self.path, ignore=shutil.ignore_patterns("__pycache__"))
         (self.path / "env").symlink_to(home / "env")
