@@ -437,3 +437,14 @@ def test_a_task_that_is_gone_is_not_tried_again(world: World) -> None:
     world.plan.claim(world.plan.entries["app.often"], NOON, at=NOON, trigger=Trigger.RETRY, attempt=2)
     world.adopt(daily(13))
     assert world.turn() == []
+
+
+def test_some_tasks_are_amended_and_the_others_stay_as_they_are(world: World) -> None:
+    world.adopt(every(60), daily(13), replace(daily(14), id="app.later", label="later"))
+    since = world.plan.entries["app.often"].since
+    world.advance(minutes=1)
+    changes = world.plan.amend([daily(15), task("new", Interval(30, 0.0))], ["app.later"])
+    assert (changes.new, changes.gone, changes.changed) == (["new"], ["later"], ["daily"])
+    assert world.plan.entries["app.often"].since == since
+    assert world.plan.entries["app.daily"].task.schedule == WallClock((time(15),), zone="UTC")
+    assert ("new", NOON + timedelta(minutes=1, seconds=30)) in world.advance(minutes=1)

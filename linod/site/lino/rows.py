@@ -86,6 +86,6 @@ def lock_of(procedure: Any) -> str | None:
     """Procedures of which one shall run after the other share a lock; they begin in the order of their rows."""
     from lino.modlib.linod.choicelists import Procedures
 
-    after = {each.name: each.run_after for each in Procedures.get_list_items()}
+    after = {each.name: getattr(each, "run_after", None) for each in Procedures.get_list_items()}
     first = after.get(getattr(procedure, "name", None)) or getattr(procedure, "name", None)
     return first if first in after and first in after.values() else None

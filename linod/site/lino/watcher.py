@@ -26,7 +26,7 @@ from ...linux import name_process
 from ...runs import Outcome
 from ...state import find_state
 from ...task import Task
-from ...wire import Amend, Done, Hello, Message, RunNow, send
+from ...wire import Accepted, Amend, Done, Hello, Message, RunNow, send
 from .. import hygiene
 from ..load import Site, declare
 from . import rows
@@ -123,7 +123,7 @@ class Watcher:
     def run_now(self, row: Any, id: str) -> bool:
         """False where the daemon cannot do that now, as when the task is running."""
         by = "a user of the site" if row.requested_at else "its row, which is new"
-        return type(ask(self.directory, RunNow(task=id, by=by))).__name__ == "Accepted"
+        return isinstance(ask(self.directory, RunNow(task=id, by=by)), Accepted)
 
     # What nobody has seen the end of
 
