@@ -34,6 +34,8 @@ def require_same_language(mode: str, speaks: str) -> None:
 
 
 if __name__ == "__main__":
+    # Python puts the directory of its program there, in spite of -P: our lino or mail would hide the site's.
+    del sys.path[0]
     if not (find_spec("linod") and find_spec("schedule")):
         # What the site lacks is beside the package of this file. Appended, so that what it has comes first.
         sys.path.append(str(Path(__file__).parents[2]))

@@ -14,13 +14,13 @@ CHANNEL = 3
 LATER = "9.9.9"
 
 
-def start(mode, place, speaks, channel):
+def start(mode, place, speaks, channel, *libraries):
     command = [sys.executable, "-P", str(PACKAGE / "site"), mode, json.dumps(vars(place)), speaks]
     return subprocess.run(
         ["bash", "-c", f'exec "$@" {CHANNEL}<&{channel.fileno()}', "sh", *command],
         pass_fds=[channel.fileno()],
         cwd=place.directory,
-        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (PACKAGE.parent, *libraries)))},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -51,3 +51,16 @@ def test_so_is_who_only_checks(tmp_path):
 def test_a_place_tells_what_the_daemon_speaks(tmp_path):
     command = Place(directory=str(tmp_path), python=sys.executable).command("forkserver")
     assert command[-1] == f"{VERSION} {linod.__version__}"
+
+
+def test_no_module_of_ours_hides_one_that_the_site_uses(tmp_path):
+    for name in ("lino", "mail", "load"):
+        (tmp_path / "library" / name).mkdir(parents=True)
+        (tmp_path / "library" / name / "__init__.py").write_text("WHOSE = 'theirs'")
+    (tmp_path / "settings.py").write_text(
+        "from lino import WHOSE\nfrom mail import WHOSE\nfrom load import WHOSE\nSECRET_KEY = 'x'\n"
+    )
+    place = Place(directory=str(tmp_path), python=sys.executable, settings="settings")
+    with socket.socket() as nobody:
+        done = start("check", place, f"{VERSION} {linod.__version__}", nobody, tmp_path / "library")
+    assert json.loads(done.stdout) == {"uses_linod": False, "tasks": [], "complaints": []}
