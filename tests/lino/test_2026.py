@@ -211,7 +211,8 @@ def test_a_changed_recurrence_is_followed_without_a_restart(site):
         daemon.wait_for("5 tasks.")
         change(site, "checkdata", every_unit="s", every=1, log_level="WARNING")
         daemon.wait_for("changed: checkdata")
-        site.wait_for_runs(id, 2)
+        runs = site.wait_for_runs(id, 4)
+        assert len({run.pid for run in runs}) < len(runs), "workers are used again"
         change(site, "checkdata", disabled=True)
         daemon.wait_for(lambda: daemon.output().count("changed: checkdata") == 2)
         count = len(site.runs(id))

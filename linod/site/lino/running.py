@@ -8,6 +8,7 @@ whoever ends the run, the row doesn't stay `running`.
 from __future__ import annotations
 
 import inspect
+import threading
 import traceback
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from django.utils import timezone
 
 from ..call import describe, format_traceback
 
+LOOP_ENDS_WITHIN = 1.0  # seconds
 FAILED = "<pre>Failed: "  # how the message of a row begins whose last run went wrong
 AT_START = ("last_start_time", "last_end_time", "requested_at", "message")
 # Not requested_at: somebody may have asked for one more run meanwhile.
@@ -42,12 +44,17 @@ class Attempt:
         # linod runs none twice at the same time: where it says that it is running, its process was killed.
         row.last_start_time = row.last_end_time = None
         row.run_task, row.save = self.run_task, self.save
+        threads = set(threading.enumerate())
         try:
             async_to_sync(row.start_task)(request())
         except BaseException as error:
             what = describe(error) if isinstance(error, Exception) else "it was ended before it was done"
             heal(row, f"{what}\n{format_traceback(error)}")
             raise
+        finally:
+            # The thread of the event loop may need a moment to end, and a worker with a thread too many is replaced.
+            for thread in set(threading.enumerate()) - threads:
+                thread.join(LOOP_ENDS_WITHIN)
         if self.error is not None:
             if not self.failed_before:
                 notify(row)
