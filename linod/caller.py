@@ -76,7 +76,8 @@ def connect(place: Path, patience: float | None = PATIENCE) -> socket.socket:
 
 def visit(place: Path, patience: float | None = PATIENCE) -> socket.socket | None:
     """The same; None where no daemon is running."""
-    path = find_control(place) if place.is_dir() else place
+    # Not Path.is_dir, which raises an error of its own where the directory above is closed to us.
+    path = find_control(place) if os.path.isdir(place) else place
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     set_patience(channel, patience)
     try:

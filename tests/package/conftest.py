@@ -8,7 +8,7 @@ from tests.support import workshop
 from tests.support.bare import BareServer
 from tests.support.roots import RELEASES
 
-LATER = "99.0.0"
+EARLIER, LATER = "0.0.1", "99.0.0"
 SUITES = [pytest.param(suite, marks=pytest.mark.xdist_group(suite)) for suite in RELEASES]
 
 
@@ -29,9 +29,20 @@ def packages(source):
 @pytest.fixture(scope="session")
 def later_packages(source, tmp_path_factory):
     """The same in a later version of linod."""
-    place = tmp_path_factory.mktemp("later") / "source"
+    return packages_of_version(LATER, source, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def earlier_packages(source, tmp_path_factory):
+    """The same in an earlier version of linod."""
+    return packages_of_version(EARLIER, source, tmp_path_factory)
+
+
+def packages_of_version(version, source, tmp_path_factory):
+    """A directory with packages of the same source, but for their version."""
+    place = tmp_path_factory.mktemp("version") / "source"
     shutil.copytree(source, place, symlinks=True)
-    workshop.rename_version(place / "linod", LATER)
+    workshop.rename_version(place / "linod", version)
     return workshop.built(place)
 
 
@@ -63,6 +74,13 @@ def server(shared):
     for site in list(shared.sites.values()):
         site.remove()
     shared.forget_mails()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Show what tests have measured."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -66,12 +66,20 @@ def test_the_test_that_debian_runs_passes(server):
 
 
 def test_who_may_not_administer_is_told_so(server):
+    site = server.add_site("shop", tasks=PING, settings=WITHOUT_LINOD)
+    site.start()
+    run = site.wait_for_runs("ping")[0]
+    server.add_site("idle", tasks=PING, settings=WITHOUT_LINOD)
     server.run("mkdir -p /home/stranger/site && touch /home/stranger/site/manage.py")
-    refused = server.ctl("add mine /home/stranger/site", user="stranger", check=False)
-    assert refused.returncode == 1
-    assert "cannot be changed by stranger" in refused.stderr
-    assert "Try again as root." in refused.stderr
-    assert "Traceback" not in refused.stderr
+    asked = dict.fromkeys(("run shop ping", "cancel shop {run}", "pause shop", "resume shop", "reload shop"), NOT_HEARD)
+    for command, words in (REFUSED | asked).items():
+        refused = server.ctl(command.format(run=run.id), user="stranger", check=False)
+        told = refused.stdout + refused.stderr
+        assert refused.returncode != 0, command
+        assert words in told, command
+        assert "Traceback" not in told, command
+    assert sorted(server.ask("ls /etc/linod/sites").split()) == ["idle", "shop"]
+    assert not site.records(LINOD_EVENT="paused")
 
 
 def test_needrestart_restarts_other_services_but_no_site(installed):
@@ -99,6 +107,17 @@ def replace(server, library):
     server.run(f"cp {library} {library}.new && mv {library}.new {library}")
 
 
+REFUSED = {
+    "add mine /home/stranger/site": "cannot be changed by stranger: Permission denied. Try again as root.",
+    "remove idle": "cannot be changed by stranger: Permission denied. Try again as root.",
+    "import-supervisor --apply": "Only root may stop and start services, and you are stranger. Try again with sudo.",
+    "exec shop check": "The site belongs to www-data, and you are stranger. Try again as root or www-data.",
+    "check shop": "The site belongs to www-data, and you are stranger. Try again as root or www-data.",
+    "list shop": "can be read by root, www-data and members of the group www-data, not by stranger.",
+    "history shop": "can be read by root, www-data and members of the group www-data, not by stranger.",
+    "show shop {run}": "can be read by root, www-data and members of the group www-data, not by stranger.",
+}
+NOT_HEARD = "The daemon of this site listens to root and www-data, not to stranger. Become one of them, as with sudo"
 OTHER = """
 [Service]
 ExecStart=/usr/bin/python3 -c "import sqlite3, time; time.sleep(3600)"

@@ -1,7 +1,12 @@
 """Upgrade, remove and purge: no run is cut short, nothing is started that was stopped, and nothing is left behind."""
 
+import time
+
+import pytest
+
 from tests.package.conftest import LATER
 from tests.support.bare import INSTALL
+from tests.support.server import Site
 
 WITHOUT_LINOD = "INSTALLED_APPS = ['app']"
 SLOW = """
@@ -15,6 +20,7 @@ def slow():
         time.sleep(0.02)
     print("done")
 """
+OFTEN = SLOW.replace("3600", "10")
 PING = """
 from linod import dd
 
@@ -64,6 +70,51 @@ def test_an_upgrade_lets_runs_end_and_restarts_what_runs_all_at_once(installed, 
         assert site.active == "active"
         assert site.pid != before[site.name]
     assert installed.ctl("--version").stdout == f"linodctl {LATER}\n"
+
+
+@pytest.mark.slow
+def test_fifty_sites_drain_at_the_same_time_within_the_limit_of_one(installed, later_packages, record_property):
+    running = add_alike(installed, [f"shop{n}" for n in range(50)])
+    stopped = add_alike(installed, [f"stopped{n}" for n in range(3)])
+    installed.run("systemctl start 'linod@shop'{0..49} && systemctl enable linod@stopped0", timeout=300)
+    for site in running:
+        site.wait_until_running("slow", timeout=120)
+    before = {site.name: site.pid for site in running}
+    installed.offer(later_packages)
+    began = time.monotonic()
+    upgrading = installed.start(f"{INSTALL} upgrade >/root/upgrade.log 2>&1")
+    try:
+        installed.wait(lambda: len(units(installed, "deactivating")) == len(running))
+        installed.run("touch /srv/shop{0..49}/go")
+        assert upgrading.wait(120) == 0, installed.read("/root/upgrade.log")
+    finally:
+        upgrading.kill()
+        upgrading.wait()
+    took = time.monotonic() - began
+    record_property(f"upgrade with fifty sites on {installed.suite}", f"{took:.0f} s")
+    assert took < int(installed.ask("sed -n s/^TimeoutStopSec=//p /usr/lib/systemd/system/linod@.service"))
+    assert units(installed, "active") == {site.unit for site in running}
+    for site in running:
+        run = site.ended("slow")[0]
+        assert (run.outcome, run.output) == ("succeeded", "done")
+        assert site.pid != before[site.name]
+    assert {site.active for site in stopped} == {"inactive"}
+
+
+def add_alike(server, names):
+    """Add sites with the same files."""
+    first = server.add_site(names[0], tasks=OFTEN, settings=WITHOUT_LINOD)
+    others = [Site(server, name, f"/srv/{name}", first.owner) for name in names[1:]]
+    server.sites |= {site.name: site for site in others}
+    copy = f"cp --archive {first.directory} /srv/$name && linodctl add $name /srv/$name >/dev/null"
+    server.run(f"set -e; for name in {' '.join(names[1:])}; do {copy}; done", timeout=300)
+    return [first, *others]
+
+
+def units(server, state):
+    """The sites' services that are in a state."""
+    lines = server.ask(f"systemctl list-units --plain --no-legend --state={state} 'linod@*.service'").splitlines()
+    return {line.split()[0] for line in lines}
 
 
 def test_an_upgrade_starts_nothing_that_was_stopped(installed, later_packages):

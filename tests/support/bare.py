@@ -4,11 +4,9 @@ with BareServer("trixie", packages) as server:      # a directory with linod's p
     server.apt("install linod")
 """
 
-import hashlib
 import shutil
-import subprocess
 
-from tests.support.package_roots import ARCHIVE, bare_root
+from tests.support.package_roots import ARCHIVE, add_to_list, bare_root
 from tests.support.server import Server
 
 INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0"
@@ -30,9 +28,7 @@ class BareServer(Server):
     def offer(self, packages):
         """Let apt find the packages of a directory from now on, beside those that it found before."""
         archive = self.root / ARCHIVE
-        for package in packages.glob("*.deb"):
-            shutil.copy(package, archive)
-        index(archive)
+        add_to_list(archive, [shutil.copy(package, archive) for package in packages.glob("*.deb")])
         if self.is_on():
             self.run("apt-get -qq update")
         else:
@@ -70,14 +66,3 @@ class BareServer(Server):
             path, _, told = line.partition("\t")
             found[path] = f"{found.get(path, '')} {told}".strip()
         return found
-
-
-def index(archive):
-    """Write the list of an archive's packages, which apt reads."""
-    paragraphs = []
-    for package in sorted(archive.glob("*.deb")):
-        control = subprocess.run(["dpkg-deb", "--field", package], check=True, capture_output=True, text=True).stdout
-        checksum = hashlib.sha256(package.read_bytes()).hexdigest()
-        place = f"Filename: ./{package.name}\nSize: {package.stat().st_size}\nSHA256: {checksum}\n"
-        paragraphs.append(control.rstrip("\n") + "\n" + place)
-    (archive / "Packages").write_text("\n".join(paragraphs))

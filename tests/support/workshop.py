@@ -1,10 +1,11 @@
-"""Build linod's Debian packages in a Debian of their own, as a build daemon would.
+"""Build linod's Debian packages in a Debian of their own, as a build daemon would, and examine them there.
 
 python -m tests.support.workshop DIRECTORY [SUITE]      build the packages of this checkout, and show lintian's report
 """
 
 import fcntl
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -17,16 +18,17 @@ from tests.support.package_roots import workshop
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = "bookworm"  # what is built there installs on later releases as well
 BUILT = ROOT / "build" / "packages"
-KEPT = 4  # of what was built there
+KEPT = 6  # of what was built there
 LIMIT = 400  # seconds, on a busy machine
 
-# The root stays as it is: what is changed is in memory, and gone at the end.
+# The root stays as it is: what is changed is in memory, and gone at the end. What the workshop is lent is in /mnt.
 IN_WORKSHOP = """
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
 mount -t proc proc /mnt/root/proc
 mount --rbind /dev /mnt/root/dev
+[ -z "$5" ] || mount --bind "$5" /mnt/root/mnt
 cp -a "$2/." /mnt/root/build
 env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 chroot /mnt/root sh -euc "cd /build; $4"
 find /mnt/root/build -maxdepth 1 -type f -exec cp --target-directory="$3" {} +
@@ -49,8 +51,9 @@ def built(place):
             remove_old_ones()
             part = target.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
-            build(place, part, examine=True)
+            build(place, part)
             part.rename(target)
+        os.utime(target)
     return target
 
 
@@ -64,24 +67,31 @@ def fingerprint(place):
 
 
 def remove_old_ones():
-    """Of what was built before, keep the latest few."""
+    """Of what was built before, keep what was used last."""
     directories = sorted((path for path in BUILT.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
     for path in directories[:-KEPT]:
         shutil.rmtree(path)
 
 
-def build(place, target, suite=SUITE, examine=False):
-    """Build packages of that tree into a directory, with build.log and, to examine them, lintian.txt."""
+def build(place, target, suite=SUITE):
+    """Build packages of the source tree `place`/linod into a directory."""
     target.mkdir(parents=True, exist_ok=True)
-    work_in_workshop(suite, place, target, BUILD + (f"; {EXAMINE}" if examine else ""))
+    work_in_workshop(suite, place, target, BUILD)
 
 
-def work_in_workshop(suite, source, target, command):
-    """Run a command in a copy of a directory, and fetch the files that are in it then."""
+def examine(packages, suite=SUITE):
+    """What lintian has to say of the packages in a directory."""
+    with tempfile.TemporaryDirectory() as result:
+        work_in_workshop(suite, packages, result, EXAMINE)
+        return (Path(result) / "lintian.txt").read_text()
+
+
+def work_in_workshop(suite, source, target, command, lent=""):
+    """Run a command in a copy of a directory, without a network, and fetch the files that are in it then."""
     with workshop(suite) as root:
-        enter = ["nice", "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", IN_WORKSHOP, "sh"]
+        alone = ["nice", "unshare", "--mount", "--pid", "--net", "--fork", "--kill-child"]
         done = subprocess.run(
-            [*enter, root, source, target, command],
+            [*alone, "sh", "-euc", IN_WORKSHOP, "sh", root, source, target, command, lent],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -115,6 +125,5 @@ def rename_version(source, version):
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         copy_checkout(Path(place) / "linod")
-        target = Path(sys.argv[1])
-        build(place, target, *sys.argv[2:3], examine=True)
-    print((target / "lintian.txt").read_text())
+        build(place, Path(sys.argv[1]), *sys.argv[2:3])
+    print(examine(sys.argv[1], *sys.argv[2:3]))
