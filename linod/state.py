@@ -113,7 +113,8 @@ def why_unreadable(path: Path) -> str:
         place = place.parent
         info = place.stat()
     readers = "" if not info.st_mode & stat.S_IRGRP else f" and members of the group {group_name(info.st_gid)}"
-    return f"{path} can be read by root, {owner_name(place)}{readers}, not by {user_name()}."
+    owners = ", ".join(dict.fromkeys(["root", owner_name(place)]))
+    return f"{path} can be read by {owners}{readers}, not by {user_name()}."
 
 
 def user_name() -> str:

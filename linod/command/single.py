@@ -19,7 +19,7 @@ from typing import Protocol
 from ..bar import Bar
 from ..caller import hear, say, visit
 from ..daemon.history import SqliteHistory
-from ..daemon.lock import lock_site
+from ..daemon.lock import lock_site, require_no_other_lock
 from ..errors import SiteLocked
 from ..linux import birth, boot_id
 from ..names import find_task
@@ -72,6 +72,7 @@ def recorded(site: Site, task: Task, directory: Path) -> Iterator[tuple[int, Rec
         with channel:
             yield ask(channel, task), ToldDaemon(channel)
         return
+    require_no_other_lock(directory, state)
     lock = lock_site(state)
     history = SqliteHistory(state, site.settings)
     try:

@@ -17,12 +17,11 @@ from typing import Any
 from .. import overrides, sites
 from ..errors import EXIT_CONFIGURATION, ConfigurationError, LinodError
 from ..launch import Place
-from ..linux import descendants, processes
-from ..originals import runs_tasks_of
+from ..linux import descendants
 from ..sites import HostSite
 from ..words import count
-from . import apart, units
-from .accounts import Account, account_of, environment_of, in_child, require_rights
+from . import apart, leftovers, units
+from .accounts import Account, account_of, environment_of, in_child, read_environment, require_rights
 from .naming import sites_or_all
 from .parsing import Command, Options
 from .screen import GREEN, RED, YELLOW, Screen, Styled
@@ -32,7 +31,9 @@ OLDEST = (3, 11)
 VERSION = "import sys; print(*sys.version_info[:3])"
 PATIENCE = 30.0  # seconds for an interpreter to say its version
 LOADING = 180.0  # seconds for a site to load
+USE = "LINOD_USE"
 HOW_TO_USE = "Say USE_LINOD = True in its settings (in Lino: use_linod = True), or use_linod = true in {toml}."
+HOW_TO_USE_AGAIN = "LINOD_USE in {place} says so and overrules its settings. Take it out, or write LINOD_USE=yes."
 
 
 @dataclass(kw_only=True)
@@ -41,8 +42,15 @@ class Findings:
 
     site: HostSite
     problems: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)  # who runs its tasks, and must be stopped first
     notes: list[str] = field(default_factory=list)  # worth knowing, but it would start
     loaded: dict[str, Any] | None = None  # what the site told of itself
+    overruled: str = ""  # where LINOD_USE decides that it does not use linod
+
+    @property
+    def obstacles(self) -> list[str]:
+        """All that keeps it from being started."""
+        return [*self.problems, *self.others]
 
     @property
     def uses_linod(self) -> bool:
@@ -52,7 +60,8 @@ class Findings:
         if self.loaded is None:
             return
         if not self.uses_linod:
-            yield f"This site does not use linod. {HOW_TO_USE.format(toml=self.site.overrides)}"
+            how = HOW_TO_USE_AGAIN if self.overruled else HOW_TO_USE
+            yield f"This site does not use linod. {how.format(place=self.overruled, toml=self.site.overrides)}"
         elif not self.loaded["tasks"]:
             yield "This site has no scheduled jobs."
         else:
@@ -61,8 +70,8 @@ class Findings:
     def as_dict(self) -> dict[str, Any]:
         return {
             "site": self.site.name,
-            "would_start": not self.problems,
-            "problems": self.problems,
+            "would_start": not self.obstacles,
+            "problems": self.obstacles,
             "notes": self.notes,
             "uses_linod": self.loaded and self.loaded["uses_linod"],
             "tasks": self.loaded and self.loaded["tasks"],
@@ -83,13 +92,13 @@ class Check(Command):
         else:
             for one in found:
                 show(options.screen, one)
-        return EXIT_CONFIGURATION if any(one.problems for one in found) else 0
+        return EXIT_CONFIGURATION if any(one.obstacles for one in found) else 0
 
 
 def show(screen: Screen, found: Findings) -> None:
-    verdict = Styled("would not start.", RED) if found.problems else Styled("would start.", GREEN)
+    verdict = Styled("would not start.", RED) if found.obstacles else Styled("would start.", GREEN)
     screen.line(f"{found.site.name} ", verdict)
-    for problem in found.problems:
+    for problem in found.obstacles:
         screen.line(Styled("  - ", RED), problem)
     for note in [*found.notes, *found.loaded_in_words()]:
         screen.line(Styled("  ", YELLOW), note)
@@ -101,7 +110,7 @@ def examine(site: HostSite) -> Findings:
     setup = units.setup_of(site)
     if not setup.installed:
         found.problems.append("linod@.service is not installed. Install the package linod.")
-    found.notes += other_runners(site)
+    found.others += other_runners(site)
     try:
         account = account_of(setup)
     except ConfigurationError as error:
@@ -115,6 +124,7 @@ def examine(site: HostSite) -> Findings:
         found.problems += seen
         if not seen:
             found.loaded = load(place_of(site), account, environment)
+            found.overruled = where_overruled(site, environment)
             found.notes += found.loaded["complaints"]
     except LinodError as error:
         found.problems.append(str(error))
@@ -147,13 +157,22 @@ def state_problems(site: HostSite, account: Account) -> Iterator[str]:
 
 
 def other_runners(site: HostSite) -> Iterator[str]:
-    """Who runs Lino's own command, which takes no lock: beside it each task would run twice."""
+    """Who runs its tasks without its lock: Lino's own command, which takes none, or a daemon from before it was added.
+
+    Beside one of these each task would run twice.
+    """
     holder = who_runs(site.state)[0]
     ours = {holder, *descendants(holder)} if holder else set()
-    pids = [pid for pid in processes() if pid not in ours and runs_tasks_of(pid, site.link)]
-    if pids:
+    if pids := [pid for pid in leftovers.find(site.link) if pid not in ours]:
         which = f"Process {pids[0]} runs" if len(pids) == 1 else f"Processes {', '.join(map(str, pids))} run"
         yield f"{which} manage.py linod there already. Stop it, else tasks run twice or not at all."
+
+
+def where_overruled(site: HostSite, environment: Mapping[str, str]) -> str:
+    """Where LINOD_USE is set for the unit; empty where it is not."""
+    if not environment.get(USE, "").strip():
+        return ""
+    return str(site.environment) if USE in dict(read_environment(site.environment)) else f"the files of {site.unit}"
 
 
 # As the user of the unit

@@ -13,6 +13,7 @@ from ..errors import LinodError
 from ..linux import birth, descendants, processes
 from ..originals import runs_tasks_of
 from ..state import OWN
+from .footing import opened
 from .survey import open_lock
 
 TERM_PATIENCE = 90.0  # seconds; a daemon of ours may drain, Lino's own ends at once
@@ -34,7 +35,12 @@ def holder_of(state: Path) -> int | None:
     """The process that has locked a state directory, and not only one whose pid somebody has written there."""
     from ..daemon.lock import read_holder
 
-    if (fd := open_lock(state)) is None:
+    try:
+        with opened(state) as place:  # not where a link of the site's user leads to the state of another's site
+            fd = open_lock(Path(f"/proc/self/fd/{place}"))
+    except LinodError:
+        return None
+    if fd is None:
         return None
     try:
         pid = read_holder(fd)[0]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..errors import ConfigurationError, HistoryError, SiteLocked
 from ..linux import birth
-from ..state import give_to_owner, owner_name, user_name
+from ..sites import is_same_file
+from ..state import OWN, give_to_owner, owner_name, user_name
 from .clock import monotonic
 
 FILE = "lock"
@@ -40,6 +41,29 @@ def lock_site(state: Path) -> int:
         time.sleep(0.02)
     write_holder(fd, state)
     return fd
+
+
+def require_no_other_lock(directory: Path, state: Path) -> None:
+    """Raises SiteLocked where a daemon runs the site's tasks that was started before the site was added to this host.
+
+    That one has locked the state directory that the site had then.
+    """
+    before = directory / OWN
+    if is_same_file(before, state):
+        return
+    try:
+        fd = os.open(before / FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return  # there is none, or it is not for us to read
+    try:
+        if not try_lock(fd):
+            raise SiteLocked(
+                f"The tasks of this site are being run already, by process {read_holder(fd)[0]}, which has locked"
+                f" {before}.",
+                "Stop that one first; only one can run them.",
+            )
+    finally:
+        os.close(fd)
 
 
 def open_lock(path: Path) -> int:

@@ -17,7 +17,7 @@ from ..linux import adopt_orphans, name_process
 from .cached import what_is_due
 from .history import SqliteHistory
 from .journal import JournalSink, reads_our_output
-from .lock import lock_site
+from .lock import lock_site, require_no_other_lock
 from .loop import Daemon
 from .notify import Notifier
 from .reporter import Reporter, standard_sink
@@ -77,6 +77,7 @@ def run(launch: Launch, reporter: Reporter, notifier: Notifier) -> int:
     name_process("linod", f"linod@{launch.name}: daemon")
     adopt_orphans()
     state = Path(launch.state)
+    require_no_other_lock(Path(launch.place.directory), state)
     lock = lock_site(state)
     history = SqliteHistory(state, Settings())
     try:

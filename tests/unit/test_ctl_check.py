@@ -5,13 +5,19 @@ import os
 import pwd
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import django
 import pytest
 
+from linod.ctl import alone, staying
 from linod.ctl.units import DEFAULT_USER
-from tests.support.ctl import SYSTEM_PYTHON, CtlHost, run, task
+from linod.errors import LinodError
+from linod.linux import birth
+from linod.sites import HostSite
+from linod.state import OWN
+from tests.support.ctl import ROOT, SYSTEM_PYTHON, CtlHost, run, task
 from tests.support.site import MANAGE, SETTINGS
 
 # What the site's interpreter needs: here the system's, with the packages that the tests have.
@@ -100,6 +106,13 @@ def test_a_site_that_does_not_use_linod_would_start_and_is_told_how_to(host, sit
     write(site / "proj/settings.py", f"{SETTINGS}\nUSE_LINOD = False\n")
     done = host.spawn("check")
     assert done.returncode == 0 and "This site does not use linod. Say USE_LINOD = True" in done.stdout
+
+
+def test_a_site_whose_environment_overrules_its_settings_is_told_so(host, site):
+    with (host.etc / "myprj.env").open("a") as file:
+        file.write("LINOD_USE=no\n")
+    said = f"This site does not use linod. LINOD_USE in {host.etc}/myprj.env says so and overrules its settings."
+    assert said in host.spawn("check").stdout
 
 
 def test_a_site_without_tasks_is_said_to_have_none(host, site):
@@ -192,7 +205,7 @@ def test_a_unit_with_a_user_that_cannot_be_is_told(host, site, user, said):
     assert said in problem
 
 
-def test_a_process_of_linos_own_command_is_noted(host, site):
+def test_a_process_of_linos_own_command_must_be_stopped_first(host, site):
     """It takes no lock, so nothing else would keep the two apart."""
     program = site / "sleeper"
     write(program, "import time\nprint('up', flush=True)\ntime.sleep(60)\n")
@@ -203,11 +216,52 @@ def test_a_process_of_linos_own_command_is_noted(host, site):
         assert process.stdout.readline() == b"up\n"
         (site / "manage.py").unlink()
         (site / "real.py").rename(site / "manage.py")
-        [found] = json.loads(host.spawn("check", "--json").stdout)
-        assert any(f"Process {process.pid} runs manage.py linod there already" in note for note in found["notes"])
+        assert f"Process {process.pid} runs manage.py linod there already" in problems(host)[0]
     finally:
         process.kill()
         process.communicate()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from linod.daemon.lock import lock_site
+lock = lock_site(Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def daemon_from_before(directory):
+    """A process that has locked a site where that had its lock before it was added to the host. Yields its pid."""
+    (directory / OWN).mkdir()
+    command = [sys.executable, "-c", HOLD, str(directory / OWN)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"locked\n"
+        yield process.pid
+        process.stdin.close()
+
+
+def test_a_daemon_from_before_the_site_was_added_must_be_stopped_first(host, site, capsys, monkeypatch):
+    with daemon_from_before(site) as pid:
+        done = host.spawn("check")
+        assert done.returncode == 78 and "myprj would not start." in done.stdout
+        assert f"Process {pid} runs manage.py linod there already." in done.stdout
+        host.patch(monkeypatch)
+        assert alone.main(["myprj"]) == 75 and f"Process {pid} runs" in capsys.readouterr().err
+        with pytest.raises(LinodError, match=f"Process {pid} runs" if os.geteuid() == 0 else "Only root"):
+            staying.kit_for(HostSite(name="myprj"), host.etc).write()
+        (host.etc / "sites" / "myprj").unlink()
+        said = host.spawn("add", "myprj", site).stdout
+        assert "It would not start yet:" in said and f"Process {pid} runs" in said
+    assert problems(host) == [] and alone.main(["myprj"]) == 0, "its pid alone says nothing"
+
+
+def test_what_the_user_writes_into_a_lock_keeps_no_site_from_being_started(host, site):
+    (site / OWN).mkdir()
+    write(site / OWN / "lock", f"{os.getpid()} {birth(os.getpid())}\n")
+    assert problems(host) == []
 
 
 def test_without_a_name_all_sites_are_checked(host, site):
@@ -311,3 +365,9 @@ def test_what_cannot_be_executed_is_told(host, site):
     assert done.returncode == 78 and "There is no /no/such/python" in done.stderr
     done = host.spawn("exec", "nobody")
     assert done.returncode == 2 and "There is no site 'nobody'" in done.stderr
+
+
+def test_exec_prints_what_manage_py_prints(host, site):
+    for words in (("exec", "--json", "myprj", "check"), ("--json", "exec", "myprj", "check")):
+        done = host.spawn(*words)
+        assert done.returncode == 2 and "--json" in done.stderr and not done.stdout

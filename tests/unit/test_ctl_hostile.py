@@ -184,6 +184,17 @@ def test_who_has_locked_a_site_is_found(tmp_path):
         assert leftovers.holder_of(tmp_path) == os.getpid()
 
 
+def test_a_link_to_the_state_of_another_users_site_names_nobody(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/.linod").symlink_to(tmp_path)
+    own(tmp_path / "site/.linod")
+    (tmp_path / "lock").write_text(f"{os.getpid()} {birth(os.getpid())}\n")
+    with (tmp_path / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Who isn't root has made both.
+        assert leftovers.find(tmp_path / "site") == ([] if os.geteuid() == 0 else [os.getpid()])
+
+
 # The child goes on where its parent ends, so that there is always one to be found.
 AGAIN = """
 import os, signal, time

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from linod import sites
-from linod.daemon.lock import lock_site
+from linod.daemon.lock import lock_site, require_no_other_lock
 from linod.errors import EXIT_CONFIGURATION, EXIT_TRY_LATER, ConfigurationError, HistoryError, SiteLocked
+from linod.launch import Launch, Place
 from linod.linux import birth
 from linod.sites import linked_name
-from linod.state import find_state, make_state, site_name, user_name, why_unreadable
+from linod.state import OWN, find_state, make_state, site_name, user_name, why_unreadable
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -130,9 +131,10 @@ def test_a_state_directory_that_cannot_be_made_is_told_in_words(
 def test_why_a_file_cannot_be_read_names_who_can(tmp_path: Path) -> None:
     file = tmp_path / "history"
     file.touch(0o640)
-    assert f"{file} can be read by root, {file.owner()} and members of the group {file.group()}" in why_unreadable(file)
+    owners = "root" if file.owner() == "root" else f"root, {file.owner()}"
+    assert f"{file} can be read by {owners} and members of the group {file.group()}, not" in why_unreadable(file)
     file.chmod(0o600)
-    assert f"{file} can be read by root, {file.owner()}, not by" in why_unreadable(file)
+    assert f"{file} can be read by {owners}, not by" in why_unreadable(file)
 
 
 # The lock
@@ -140,7 +142,7 @@ def test_why_a_file_cannot_be_read_names_who_can(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from linod.daemon.lock import lock_site
+from linod.daemon.lock import lock_site, require_no_other_lock
 lock_site(Path(sys.argv[1]))
 print("locked", flush=True)
 sys.stdin.read()
@@ -150,7 +152,7 @@ sys.stdin.read()
 DIE_ALONE = """
 import os, sys, time
 from pathlib import Path
-from linod.daemon.lock import lock_site
+from linod.daemon.lock import lock_site, require_no_other_lock
 fd = lock_site(Path(sys.argv[1]))
 if os.fork() == 0:
     sys.stdin.read(1)
@@ -186,6 +188,31 @@ def test_a_second_daemon_is_told_who_holds_the_lock(tmp_path: Path, start) -> No
     first.send_signal(signal.SIGKILL)
     first.wait()
     os.close(lock_site(tmp_path))
+
+
+def test_a_daemon_refuses_a_site_whose_daemon_is_older_than_its_link(tmp_path: Path, start) -> None:  # type: ignore[no-untyped-def]
+    """Each of the two has a lock of its own: where the site had its state before it was added, and where it has now."""
+    before, now = tmp_path / "site" / OWN, tmp_path / "state"
+    before.mkdir(parents=True)
+    now.mkdir()
+    first = start(HOLD, before)
+    place = Place(directory=str(before.parent), python=sys.executable)
+    launch = Launch(place=place, name="shop", state=str(now), linked=True)
+    second = subprocess.run(launch.command(), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert second.returncode == EXIT_TRY_LATER
+    assert f"being run already, by process {first.pid}, which has locked {before}." in second.stdout + second.stderr
+    first.kill()
+    first.wait()
+    require_no_other_lock(before.parent, now)
+
+
+def test_a_state_that_a_link_leads_to_is_one_and_the_same(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (tmp_path / OWN).symlink_to(state)
+    fd = lock_site(state)
+    require_no_other_lock(tmp_path, state)
+    os.close(fd)
 
 
 def test_a_successor_waits_for_the_last_worker(tmp_path: Path, start) -> None:  # type: ignore[no-untyped-def]
