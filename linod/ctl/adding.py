@@ -43,8 +43,10 @@ class Add(Command):
     details = (
         "DIR is the directory with the site's manage.py. Nothing is started: when the site is added, this says what"
         " to type next. With --scan, directories are looked through for sites that could be added:"
-        f" those in {' and '.join(map(str, scanning.PLACES))}, or those in each DIR."
+        f" those in {' and '.join(map(str, scanning.PLACES))}, or those in each DIR. With it go --apply, --user and"
+        " --dry-run."
     )
+    usage = "[options] SITE DIR\n       linodctl add --scan [--apply] [--user USER] [--dry-run] [DIR ...]"
     examples = (
         "linodctl add myprj /usr/local/lino/myprj",
         "linodctl add shop /srv/shop --user shop --python /srv/shop/py312/bin/python",
@@ -272,9 +274,9 @@ def say_what_next(options: Options, site: HostSite, directory: Path) -> int:
     found = examine(site)
     for line in found.loaded_in_words():
         screen.line(line)
-    if found.problems:
+    if found.obstacles:
         screen.line("It would not start yet:")
-        for problem in found.problems:
+        for problem in found.obstacles:
             screen.line(f"  - {problem}")
         screen.line(f"When that is done: linodctl check {site.name}")
     elif found.uses_linod:
@@ -298,16 +300,18 @@ def remove(site: HostSite, *, purge: bool) -> Iterator[Path]:
     if is_unchanged(site.overrides) or (purge and os.path.lexists(site.overrides)):
         site.overrides.unlink()
         yield site.overrides
+    if is_ours(site.environment) or (purge and os.path.lexists(site.environment)):
+        site.environment.unlink()
+        yield site.environment
     if purge:
         yield from remove_all(site)
 
 
 def remove_all(site: HostSite) -> Iterator[Path]:
     stamp = TIMER_STAMPS / f"stamp-{units.timer_of(site)}"
-    for path in (site.environment, stamp):
-        if os.path.lexists(path):
-            path.unlink()
-            yield path
+    if os.path.lexists(stamp):
+        stamp.unlink()
+        yield stamp
     if site.state.is_dir():
         try:
             shutil.rmtree(site.state)  # which follows no links, not even those that are made meanwhile

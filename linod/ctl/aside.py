@@ -46,8 +46,7 @@ def put_aside(path: Path, name: str) -> None:
     aside = aside_of(path)
     with in_words(path):
         text = read_file(path)
-        if os.path.lexists(aside):
-            require_same_file(path, aside, text)
+        require_room(path, text)
         rest, _taken = divide(text, [name])
         if not is_empty(rest):
             if not os.path.lexists(aside):
@@ -88,12 +87,23 @@ def joined(whole: str, current: str, name: str) -> str:
     return f"{current.rstrip()}\n\n{section}"
 
 
-def require_same_file(path: Path, aside: Path, text: str) -> None:
+def require_keepable(path: Path) -> None:
+    """Raises LinodError where a file cannot be kept beside its place."""
+    with in_words(path):
+        require_room(path, read_file(path))
+
+
+def require_room(path: Path, text: str) -> None:
     """Raises LinodError where a file that is kept there is no earlier state of this one."""
+    aside = aside_of(path)
+    if not os.path.lexists(aside):
+        return
     whole = read_file(aside)
     missing = [program for program in programs_in(whole) if program not in programs_in(text)]
     if divide(whole, missing)[0] != text:
-        raise LinodError(f"{aside} is there already, and is kept of another {path.name}.", f"Look at it: rm {aside}")
+        raise LinodError(
+            f"{aside} is there already, and is kept of another {path.name}.", f"Look at it, and remove it: rm {aside}"
+        )
 
 
 def replace(path: Path, text: str, model: Path) -> None:

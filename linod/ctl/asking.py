@@ -52,6 +52,7 @@ class Run(Command):
         "It is run by the daemon, as whenever it is due. What it writes is shown, and the exit code tells how it"
         " ended: 0 succeeded, 1 failed or crashed, 124 timed out, 130 cancelled. Ctrl-C leaves it running."
     )
+    usage = "[options] [SITE] TASK"
     examples = ("linodctl run myprj send_newsletter", "linodctl run myprj blog.tasks.tidy --json")
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -134,6 +135,7 @@ class PauseCommand(Command):
         "What runs goes on. Without TASK, the whole site is paused. A pause outlasts a restart, and works as well while"
         " no daemon runs. What is due meanwhile is not caught up."
     )
+    usage = "[options] [SITE] [TASK]"
     examples = (
         'linodctl pause myprj send_newsletter --reason "mail server is moving"',
         "linodctl pause myprj",
@@ -156,6 +158,7 @@ class PauseCommand(Command):
 
 
 class ResumeCommand(Command):
+    usage = "[options] [SITE] [TASK]"
     examples = ("linodctl resume myprj send_newsletter", "linodctl resume myprj")
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -174,6 +177,7 @@ class ResumeCommand(Command):
 
 class CancelCommand(Command):
     details = "It gets TERM, and KILL if it has not ended within its grace."
+    usage = "[options] [SITE] RUN"
     examples = ("linodctl cancel myprj 1274",)
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,7 @@ class Exec(Command):
         "It is called as the daemon would be: by the unit's user, in the site's directory, with the environment of"
         " /etc/linod/SITE.env. Its exit code is passed on. Options of linodctl stand before the SITE."
     )
+    takes_json = False  # what is printed is what manage.py prints
     examples = (
         "linodctl exec myprj linod --list",
         "linodctl exec myprj migrate",

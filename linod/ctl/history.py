@@ -26,6 +26,7 @@ COLUMNS = ("RUN", "TASK", "DUE", "TOOK", "OUTCOME", "REASON")
 
 class History(Command):
     details = "Without SITE, those of all sites are shown."
+    usage = "[options] [SITE [TASK]]"
     examples = (
         "linodctl history myprj",
         "linodctl history --failed",
@@ -92,19 +93,23 @@ def look(site: HostSite, words: Sequence[str], options: Options) -> Iterator[Rec
 
 
 def latest_of_all(options: Options) -> list[Record]:
-    """The latest runs of all sites; of a site whose history cannot be read, it is said why."""
-    found: list[Record] = []
-    for name in sites.names():
+    """The latest runs of all sites; of a site whose history cannot be read, it is said why. Raises if that is each."""
+    names, found, unread = sites.names(), list[Record](), list[str]()
+    for name in names:
         try:
             found += look(HostSite(name=name), [], options)
         except LinodError as error:
             warn(f"{name}: {error}")
+            unread.append(name)
+    if unread == names:
+        raise LinodError("The history of no site can be read.")
     found.sort(key=lambda one: one.run.started or one.run.due, reverse=True)
     return found[: options.limit]
 
 
 class Show(Command):
     details = "The numbers of runs are those that `linodctl history` shows."
+    usage = "[options] [SITE] RUN"
     examples = ("linodctl show myprj 1274", "linodctl show myprj 1274 --json | jq -r .traceback")
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -128,19 +133,15 @@ class Show(Command):
 
 def show(screen: Screen, site: HostSite, run: Run, names: dict[str, str]) -> None:
     """A run, whole."""
-    screen.facts(facts(run, names, alive=who_runs(site.state)[0] is not None))
+    screen.facts(facts(site, run, names, alive=who_runs(site.state)[0] is not None))
     for title, text in (("Traceback", run.traceback), ("Output", run.output)):
         if text:
             screen.line()
             screen.line(Styled(f"{title}:", DIM))
-            screen.block(text.rstrip("\n"))
-    kept = len(run.output.encode(errors="replace"))
-    if run.output_bytes > kept:
-        screen.line()
-        screen.line(f"It wrote {run.output_bytes:,} bytes; the last {kept:,} were kept.")
+            screen.block(text.rstrip("\n"))  # output begins with how much of it was not kept
 
 
-def facts(run: Run, names: dict[str, str], *, alive: bool) -> list[tuple[str, Cell]]:
+def facts(site: HostSite, run: Run, names: dict[str, str], *, alive: bool) -> list[tuple[str, Cell]]:
     return [
         ("Run", str(run.id)),
         ("Task", name_and_id(run.task, names)),
@@ -155,7 +156,7 @@ def facts(run: Run, names: dict[str, str], *, alive: bool) -> list[tuple[str, Ce
         ("CPU", duration(run.cpu) if run.cpu is not None else ""),
         ("Memory", f"{size(run.peak_memory)} at most" if run.peak_memory else ""),
         ("Process", str(run.pid) if run.pid else ""),
-        ("Journal", f"journalctl LINOD_RUN={run.id}" if run.started else ""),
+        ("Journal", f"journalctl LINOD_SITE={site.name} LINOD_RUN={run.id}" if run.started else ""),
     ]
 
 

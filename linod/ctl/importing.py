@@ -142,7 +142,8 @@ def act(options: Options, directory: Path, supervisor: Supervisorctl, some: Sequ
         options.screen.line("There is nothing to move.")
     elif len(some) > 1:
         not_moved = f", {failed} not" if failed else ""
-        options.screen.line(f"{count(len(some) - failed, 'program')} moved{not_moved}.")
+        moved = "moved back" if options.undo else "moved"
+        options.screen.line(f"{count(len(some) - failed, 'program')} {moved}{not_moved}.")
     return EXIT_FAILED if failed else 0
 
 

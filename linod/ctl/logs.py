@@ -15,6 +15,7 @@ from .survey import history_of
 
 class Logs(Command):
     details = "This is journalctl with the right matches. SITE may be left out on a host with one site."
+    usage = "[options] [SITE] [TASK]"
     examples = (
         "linodctl logs myprj -f",
         "linodctl logs myprj send_newsletter -n 100",

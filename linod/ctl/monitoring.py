@@ -86,6 +86,7 @@ class Status(Command):
         " tasks late, has a run that goes on beyond its timeout, or a task that has failed N times in a row. Without"
         " SITE, the line is about all sites, and the worst one counts."
     )
+    exit_usage = Level.UNKNOWN  # 2 would be CRITICAL
     examples = ("linodctl status myprj", "linodctl status myprj --warning 2 --critical 5", "linodctl status")
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -172,7 +173,7 @@ def judge(one: Survey, limits: Limits) -> Verdict:
         verdict.problems += late(one, limits)
     try:
         with history_of(one.site) as archive:
-            verdict.problems += failing(archive, one, limits)
+            verdict.problems += [] if one.nothing_to_do else failing(archive, one, limits)
     except LinodError as error:
         verdict.problems.append((Level.UNKNOWN, str(error)))
     verdict.remarks += paused(one)
@@ -197,7 +198,7 @@ def running(one: Survey) -> Iterator[tuple[Level, str]]:
     elif one.nothing_to_do:
         yield Level.OK, one.nothing_to_do
     elif not (one.alive or one.by_timer):
-        why = f": {one.service['StatusText']}" if one.service and one.service["StatusText"] else ""
+        why = f": {one.status}" if one.status else ""
         how = "not running" if one.state == "stopped" else f"not running ({one.state})"
         yield Level.CRITICAL, how + why
 

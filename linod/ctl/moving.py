@@ -18,7 +18,7 @@ from ..words import count
 from . import leftovers, scanning, units
 from .accounts import Account, find_account
 from .adding import Particulars
-from .aside import aside_of, original_of, require_unread
+from .aside import aside_of, original_of, require_keepable, require_unread
 from .owned import Owned, owned_by_root
 from .screen import GREEN, RED, YELLOW, Screen, Styled
 from .supervisor import ASIDE, ROOT, Configuration, Job, Trouble, read_directory
@@ -206,6 +206,7 @@ def obstacles_to(job: Job, configuration: Configuration, supervisor: Supervisorc
         yield f"{other.name} runs the same site ({other.path}, line {other.line}). Remove one of them first."
     try:
         require_unread(program.path, supervisor.configuration)
+        require_keepable(program.path)
     except LinodError as error:
         yield str(error)
 

@@ -61,6 +61,8 @@ def state(one: Survey) -> Cell:
         return Styled(f"{one.state}, {one.broken}", RED)
     if one.alive and "" in one.records.pauses:
         return Styled("paused", YELLOW)
+    if one.nothing_to_do:
+        return one.nothing_to_do.removeprefix("This site ").removesuffix(".")
     return Styled(one.state, STYLES.get(one.state, YELLOW if one.alive else ""))
 
 
@@ -82,7 +84,7 @@ def as_dict(one: Survey) -> dict[str, Any]:
         "unit_state": one.service["ActiveState"] if one.service else None,
         "enabled": one.service.enabled if one.service else None,
         "timer": one.by_timer,
-        "status": (one.service["StatusText"] if one.service else None) or None,
+        "status": one.status or None,
         "pid": one.holder,
         "unreadable": one.unreadable or None,
         "tasks": len(records.tasks),

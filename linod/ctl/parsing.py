@@ -31,6 +31,9 @@ class Command(ABC):
     """One command of linodctl. Parse, build, call, print."""
 
     details: ClassVar[str] = ""  # what its help tells after the summary
+    usage: ClassVar[str | None] = None  # where argparse would not tell it well
+    takes_json: ClassVar[bool] = True
+    exit_usage: ClassVar[int] = EXIT_USAGE  # when it was typed wrongly
     examples: ClassVar[tuple[str, ...]]
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027  # most, but not all, take some
@@ -78,10 +81,19 @@ def parse(argv: list[str]) -> tuple[Command, Options]:
     else:
         name, rest = argv[position], argv[:position] + argv[position + 1 :]
     command = load(name, rest)
-    options = parser_of(name, command).parse_args(rest, namespace=Options())
+    options = parse_arguments(parser_of(name, command), rest)
     options.screen = Screen.standard(no_color=options.no_color)
     options.hint = position is None
     return command, options
+
+
+def parse_arguments(parser: Parser, words: Sequence[str]) -> Options:
+    options = parser.parse_args(words, namespace=Options())
+    for name, value in vars(options).items():
+        option = f"--{name.replace('_', '-')}"
+        if value == [] and f"{option}=--" in words:  # what argparse of Python 3.11 makes of that
+            parser.error(f"argument {option}: expected one argument")
+    return options
 
 
 def parse_without_command(argv: list[str]) -> tuple[str, list[str]]:
@@ -123,31 +135,38 @@ def what_was_meant(name: str, rest: Sequence[str]) -> str:
 class Parser(argparse.ArgumentParser):
     """Complains as all of linod does."""
 
+    exit_usage = EXIT_USAGE
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message[:1].upper()}{message[1:]}.", f"See {self.prog} --help.")
+        error = UsageError(f"{message[:1].upper()}{message[1:]}.", f"See {self.prog} --help.")
+        error.exit_code = self.exit_usage
+        raise error
 
 
 def parser_of(name: str, command: Command) -> Parser:
     summary = COMMANDS[name][2]
     parser = Parser(
         prog=f"linodctl {name}",
+        usage=command.usage and f"%(prog)s {command.usage}",
         description=textwrap.fill(f"{summary[0].upper()}{summary[1:]}. {command.details}".strip(), 80),
         epilog="\n  ".join(["examples:", *command.examples]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         add_help=False,
     )
+    parser.exit_usage = command.exit_usage
     command.arguments(parser)
     common = parser.add_argument_group("options everywhere")
-    add_global_options(common)
+    add_global_options(common, json=command.takes_json)
     common.add_argument("--version", action="version", version=version(), help="show the version")
     common.add_argument("-h", "--help", action="help", help="show this")
     return parser
 
 
-def add_global_options(parser: argparse._ActionsContainer) -> None:
+def add_global_options(parser: argparse._ActionsContainer, *, json: bool = True) -> None:
     for name, meaning in GLOBAL_OPTIONS.items():
-        parser.add_argument(name, action="store_true", help=meaning)
+        if json or name != "--json":
+            parser.add_argument(name, action="store_true", help=meaning)
 
 
 def overview() -> str:

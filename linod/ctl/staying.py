@@ -20,6 +20,7 @@ from ..sites import SYSTEM_PYTHON, HostSite
 from . import units
 from .accounts import Account, account_of, read_environment
 from .adding import make_directory, require_stopped, rights
+from .checking import other_runners
 from .footing import opened
 from .importing import CONF_DIR, require_root
 from .parsing import Command, Options
@@ -89,6 +90,8 @@ class Kit:
         """Raises LinodError where the unit runs the site, or where something else is in the place of a file."""
         require_root()
         require_stopped(self.site)
+        for other in other_runners(self.site):
+            raise LinodError(other)
         for path, text in self.files.items():
             with opened(path.parent) as place, rights():
                 write(path, text, place)

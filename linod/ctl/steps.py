@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import ConfigurationError, LinodError
 from ..sites import HostSite
+from ..words import count
 from . import adding, aside, leftovers, owned, units
 from .checking import examine
 from .footing import opened
@@ -83,7 +84,7 @@ def move(one: Move, supervisor: Supervisorctl, say: Say, *, chown: bool) -> None
             add(one, steps)
             say(f"{site.name} is a site, run by {one.account.name}")
         if chown and one.owned:
-            say(f"gave {owned.give(directory, one.account)} files to {one.account.name}")
+            say(f"gave {count(owned.give(directory, one.account), 'file')} to {one.account.name}")
         require_would_start(site, hint="" if chown or not one.owned else " Perhaps --chown mends it.")
         stop_program(one, supervisor, steps)
         say(f"{program.name} is stopped")
@@ -116,7 +117,7 @@ def move_back(one: Moved, supervisor: Supervisorctl, say: Say) -> None:
         say(f"{one.path} has {one.name} again")
         if running and supervisor.installed:
             supervisor.start(one.name)
-            say(f"{one.name} runs in supervisor")
+            say(supervisor.in_words(one.name))
 
 
 # Steps of a move
@@ -217,9 +218,6 @@ def remove(site: HostSite, steps: Steps) -> None:
     steps.done(undo)
     with adding.rights(), interrupts_later():
         gone.extend(adding.remove(site, purge=False))
-        if site.environment in files:
-            site.environment.unlink()
-            gone.append(site.environment)
     units.systemctl("daemon-reload")
 
 

@@ -70,6 +70,12 @@ class Supervisorctl:
                     f"supervisor cannot start {name}: {said(done)}.", "See its log in /var/log/supervisor."
                 )
 
+    def in_words(self, name: str) -> str:
+        """How a program is after its start."""
+        if other := [state for state in self.states(name) if state != "RUNNING"]:
+            return f"{name} is {other[0]} in supervisor; see how that goes on: supervisorctl status {name}:*"
+        return f"{name} runs in supervisor"
+
     def update(self, name: str) -> None:
         """Take over what its files now say of this program, and of no other."""
         if not self.installed:

@@ -99,9 +99,18 @@ class Survey:
     def nothing_to_do(self) -> str:
         """Why its daemon has ended by itself, though all was well: the site has no work for it."""
         unit = self.service
-        if unit is None or self.alive or (unit["ActiveState"], unit["Result"]) != ("inactive", "success"):
+        if unit is None or self.alive or self.by_timer:
+            return ""
+        if (unit["ActiveState"], unit["Result"]) != ("inactive", "success"):
             return ""
         return unit["StatusText"] if unit["StatusText"].startswith(NO_WORK) else ""
+
+    @property
+    def status(self) -> str:
+        """What its unit says. That of one that was stopped is about the past."""
+        if self.service is None or self.service["ActiveState"] == "inactive":
+            return self.nothing_to_do
+        return self.service["StatusText"]
 
     @property
     def state(self) -> str:

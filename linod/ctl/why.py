@@ -28,6 +28,7 @@ MISSED = {
 
 class Why(Command):
     details = "SITE may be left out on a host with one site."
+    usage = "[options] [SITE] TASK"
     examples = ("linodctl why myprj send_newsletter",)
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
@@ -105,6 +107,13 @@ def _croniter() -> Any:
     except ImportError:
         raise DeclarationError(
             "cron= needs the Python package croniter, which is not installed.",
-            'Run "apt install python3-croniter", or "pip install linod[cron]" in a virtual environment.',
+            f"Run {how_to_install()}",
         ) from None
     return croniter
+
+
+def how_to_install() -> str:
+    """The command for the interpreter that lacks it: apt installs nothing into a virtual environment."""
+    if sys.prefix != sys.base_prefix:
+        return f"{shlex.quote(sys.executable)} -m pip install croniter"
+    return "apt install python3-croniter"

@@ -174,6 +174,10 @@ def test_without_a_site_the_history_of_all_is_shown(host, capsys):
     ]
     [newest] = json.loads(host.call(capsys, "history", "--limit", "1", "--json")[1])
     assert (newest["site"], newest["id"], newest["outcome"]) == ("myprj", 2, "failed")
+    for name in ("myprj", "other"):
+        (host.var / name / "history.sqlite3").write_bytes(b"no database" * 1000)
+    code, out, err = host.call(capsys, "history")
+    assert code == 1 and not out and "myprj: The history" in err and "other: The history" in err
 
 
 def test_a_task_that_is_declared_no_more_keeps_its_history(host, capsys):
@@ -231,10 +235,11 @@ def test_a_run_is_shown_whole(host, capsys):
     )
     host.remember("myprj", [task("ping")], [whole])
     _, out, _ = host.call(capsys, "show", "1")
+    assert out.endswith("Output:\n  line 1\n  line 2\n")
     for text in (
         *("ping (app.tasks.ping)", "failed", "ValueError: no luck", "4711", "42.0 MiB at most", "0.25 s"),
-        *("Attempt: 2", "and 2 times before", "Traceback:\n  Traceback:\n    line 7", "Output:\n  line 1\n  line 2"),
-        *("It wrote 5,000 bytes; the last 14 were kept.", "journalctl LINOD_RUN=1"),
+        *("Attempt: 2", "and 2 times before", "Traceback:\n  Traceback:\n    line 7"),
+        "journalctl LINOD_SITE=myprj LINOD_RUN=1",
     ):
         assert text in out, text
     told = json.loads(host.call(capsys, "show", "1", "--json")[1])

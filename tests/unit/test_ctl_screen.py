@@ -187,6 +187,21 @@ def test_a_wrong_option_is_a_sentence(host, capsys):
         assert err.startswith("linodctl: ") and err.count("\n") == 1 and "--help" in err
 
 
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("show", "linodctl show [options] [SITE] RUN"),
+        ("why", "linodctl why [options] [SITE] TASK"),
+        ("run", "linodctl run [options] [SITE] TASK"),
+        ("cancel", "linodctl cancel [options] [SITE] RUN"),
+        ("pause", "linodctl pause [options] [SITE] [TASK]"),
+        ("add", "linodctl add [options] SITE DIR"),
+    ],
+)
+def test_the_usage_shows_how_often_each_word_is_typed(host, capsys, command, usage):
+    assert host.call(capsys, command, "--help")[1].startswith(f"usage: {usage}\n")
+
+
 def test_global_options_may_stand_on_both_sides_of_the_command(host, capsys):
     assert json.loads(host.call(capsys, "--json", "sites")[1]) == []
     assert json.loads(host.call(capsys, "sites", "--json")[1]) == []

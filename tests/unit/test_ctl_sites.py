@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from linod.archive import FILE
-from linod.ctl import adding, units
+from linod.ctl import adding, overview, units
 from linod.ctl.accounts import parse_environment
 from linod.ctl.monitoring import Limits, judge
 from linod.ctl.survey import look_at, survey
@@ -199,6 +199,30 @@ def test_a_site_without_work_has_ended_well(host):
     assert one.state == "stopped" and one.nothing_to_do == "This site does not use linod."
     verdict = judge(one, Limits(warning=1, critical=3, late=60))
     assert verdict.level == 0 and verdict.text == "This site does not use linod."
+    assert overview.row(one)[1] == "does not use linod"
+    timer = units.Unit({"ActiveState": "active"})
+    assert look_at(site, datetime.now(UTC), service, timer).nothing_to_do == "", "it has a timer since"
+
+
+STOPPED = NOTHING.replace("This site does not use linod.", "8 tasks. Running: ping since 08:00:00.")
+
+
+def test_what_a_site_said_before_it_was_stopped_is_said_no_more(host):
+    site = host.add("myprj")
+    service, timer = units.units_in(STOPPED, [site.unit, units.timer_of(site)]).values()
+    one = look_at(site, datetime.now(UTC), service, timer)
+    assert judge(one, Limits(warning=1, critical=3, late=60)).problems[0] == (2, "not running")
+    assert overview.as_dict(one)["status"] is None
+    failed = units.units_in(STOPPED.replace("inactive\nResult=success", "failed\nResult=exit-code"), [site.unit, "t"])
+    one = look_at(site, datetime.now(UTC), failed[site.unit], timer)
+    assert "Running: ping" in judge(one, Limits(warning=1, critical=3, late=60)).problems[0][1]
+
+
+def test_what_failed_before_a_site_stopped_using_linod_is_no_problem(host):
+    site = host.add("myprj")
+    host.remember("myprj", [task("ping")], [run("ping", "failed", ago=ago) for ago in (30, 20, 10)])
+    service, timer = units.units_in(NOTHING, [site.unit, units.timer_of(site)]).values()
+    assert judge(look_at(site, datetime.now(UTC), service, timer), Limits(warning=1, critical=3, late=60)).level == 0
 
 
 def test_what_systemd_shows_is_understood():
@@ -357,14 +381,24 @@ def test_what_add_has_made_is_removed(host, capsys):
     assert sorted(host.path.rglob("*")) == before
 
 
+def test_variables_that_were_taken_from_a_job_are_removed(host, capsys):
+    site, given = HostSite(name="shop"), adding.Particulars(variables={"A": "b"})
+    adding.make(site, host.directory("shop"), dict(adding.files_for(site, given)))
+    assert site.environment.exists()
+    code, out, _ = host.call(capsys, "remove", "shop")
+    assert code == 0 and f"Removed {site.environment}" in out and not site.environment.exists()
+
+
 def test_what_the_administrator_wrote_stays(host, capsys):
     host.add("shop")
     (host.etc / "shop.toml").write_text(f"{adding.OURS}settings = 'a.b'\nmax_parallel = 2\n")
     (host.systemd / "linod@shop.service.d").mkdir()
     (host.systemd / "linod@shop.service.d" / "user.conf").write_text("[Service]\nUser=x\n")
     host.remember("shop")
+    (host.etc / "shop.env").write_text("A=b\n")
     _, out, _ = host.call(capsys, "remove", "shop")
-    assert (host.etc / "shop.toml").exists() and (host.systemd / "linod@shop.service.d" / "user.conf").exists()
+    assert (host.etc / "shop.toml").exists() and (host.etc / "shop.env").exists()
+    assert (host.systemd / "linod@shop.service.d" / "user.conf").exists()
     assert (host.var / "shop" / FILE).exists() and "is still there" in out
 
 

@@ -85,3 +85,15 @@ def test_a_supervisor_that_says_nothing_is_not_waited_for_without_end(tmp_path, 
     monkeypatch.setattr(supervisorctl, "ANSWERS_WITHIN", 0.2)
     with pytest.raises(LinodError, match="supervisorctl does not answer"):
         Supervisorctl.of(tmp_path / "conf.d").overview()
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [("RUNNING", "linod-a runs in supervisor"), ("BACKOFF", "linod-a is BACKOFF in supervisor; see how that goes on")],
+)
+def test_how_a_program_is_after_its_start_is_told(tmp_path, monkeypatch, state, words):
+    program = tmp_path / "supervisorctl"
+    program.write_text(f"#!/bin/sh\necho 'linod-a   {state}   pid 7, uptime 0:00:02'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert Supervisorctl.of(tmp_path / "conf.d").in_words("linod-a").startswith(words)

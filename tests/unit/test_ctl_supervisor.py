@@ -366,6 +366,10 @@ def test_what_stands_in_the_way_is_told(host, conf_dir):
     (conf_dir.parent / "supervisord.conf").write_text("[include]\nfiles = conf.d/*\n")
     assert "Let it include *.conf only." in plan(conf_dir).moves[0].problems[0]
     (conf_dir.parent / "supervisord.conf").write_text("[include]\nfiles = conf.d/*.conf\n")
+    (conf_dir / "linod-prj.conf.linod-aside").write_text("[program:linod-prj]\ncommand = another\n")
+    problem = plan(conf_dir).moves[0].problems[0]
+    assert "is kept of another linod-prj.conf. Look at it, and remove it: rm" in problem
+    (conf_dir / "linod-prj.conf.linod-aside").unlink()
     (site / "manage.py").unlink()
     assert "no manage.py" in plan(conf_dir).moves[0].problems[0]
     job(conf_dir, host.directory("prj"), "user = nobody-at-all\n")

@@ -56,12 +56,23 @@ def test_odd_words_are_answered(host, capsys, command):
     [
         (("show", "myprj", str(2**63)), 2),
         (("history", "--limit", str(2**64)), 2),
-        (("status", "--late", "inf"), 2),
-        (("status", "--warning", "0"), 2),
+        (("status", "--late", "inf"), 3),  # 2 would be CRITICAL
+        (("status", "--warning", "0"), 3),
     ],
 )
 def test_a_number_that_cannot_be_meant_is_a_mistake_of_who_typed_it(host, capsys, words, code):
     assert host.call(capsys, *words)[0] == code
+
+
+def test_a_status_that_was_typed_wrongly_is_unknown(host, capsys):
+    assert host.call(capsys, "status", "--frobnicate")[0] == 3
+    assert host.call(capsys, "status", "nobody")[0] == 3
+
+
+@pytest.mark.parametrize("command", sorted(ODD_VALUES))
+def test_a_value_that_looks_like_the_end_of_all_options_is_answered(host, capsys, command):
+    for option in ODD_VALUES[command]:
+        typed(host, capsys, command, "myprj", f"{option}=--")
 
 
 def test_odd_words_for_those_that_become_another_program(host):

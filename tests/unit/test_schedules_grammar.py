@@ -1,6 +1,9 @@
 """How authors say when a task is due, and what they are told when that can't be."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -21,6 +24,7 @@ from linod.schedules import (
     take_registered_jobs,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 ZONED = hasattr(every(), "at_time_zone")
 
 
@@ -261,7 +265,26 @@ def test_mistakes_in_jobs_are_answered_with_what_to_write(job, problem, remedy):
     assert remedy in caught.value.hint
 
 
-def test_a_missing_croniter_is_named_with_the_way_to_install_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "croniter", None)
-    with pytest.raises(DeclarationError, match=r"apt install python3-croniter.*pip install linod\[cron\]"):
-        declare(cron="11 11 * * *")
+WITHOUT_CRONITER = """
+import sys
+sys.modules["croniter"] = None
+import linod
+linod.task(cron="11 11 * * *")(print)
+"""
+
+
+def test_a_missing_croniter_is_named_with_the_way_to_install_it(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True, timeout=60)
+    python = f"{tmp_path}/env/bin/python"
+    for interpreter, how in (
+        (python, f"Run {python} -m pip install croniter"),
+        ("/usr/bin/python3", "Run apt install python3-croniter"),
+    ):
+        done = subprocess.run(
+            [interpreter, "-c", WITHOUT_CRONITER],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert f"croniter, which is not installed. {how}" in done.stderr
