@@ -1,4 +1,4 @@
-"""Measure linod beside Lino's own command, on real sites of 2021 and 2026: `python -m tests.benchmarks.lino`.
+"""Measure linod beside Lino's own command, on real sites: `python -m tests.benchmarks.lino [2021] [2026]`.
 
 Both run the same tasks on copies of the same site, one after the other.
 """
@@ -31,8 +31,8 @@ FIGURES = {
 def main() -> None:
     # A context is left, and its site ended, also when we are told to stop.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    print("| Lino | | linod | its own command |\n|---|---|---:|---:|")
-    for kind in KINDS:
+    print("| Lino | | linod | its own command |\n|---|---|---:|---:|", flush=True)
+    for kind in sys.argv[1:] or KINDS:
         ours, theirs = (measure(kind, who) for who in ("linod", "original"))
         for figure, (words, digits) in FIGURES.items():
             print(f"| {kind} | {words} | {shown(ours, figure, digits)} | {shown(theirs, figure, digits)} |", flush=True)
