@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ class Watcher:
     def __init__(self, channel: socket.socket, site: Site, directory: Path) -> None:
         self.channel, self.site, self.directory = channel, site, directory
         self.tasks = {id: declaration.task for id, declaration in site.declarations.items()}
-        self.seen: list[Any] = []  # the rows as they were at the last look, but for what is volatile
+        self.glanced: list[Any] = []  # what the last glance has shown
+        self.pending = True  # the next look must be a close one, whatever a glance shows
+        self.seen: list[Any] = []  # the rows as they were at the last close look, but for what is volatile
         self.trouble = ""
         self.asked: dict[str, datetime | None] = {}  # by task: which request the daemon has taken
         self.installed = False
@@ -82,13 +85,19 @@ class Watcher:
         if not self.installed:
             install_missing()
             self.installed = True
+        glanced = [glance(model) for model in rows.models()]
+        if glanced == self.glanced and not self.pending:
+            return
         found = list(rows.all_rows())
         seen = [plain(row) for row in found]
         if seen != self.seen:
             self.amend()
             self.seen = seen
         self.ask_for_runs(found)
-        self.heal([row for row in found if row.is_running()])
+        running = [row for row in found if row.is_running()]
+        self.heal(running)
+        self.pending = bool(running) or any(row.requested_at or was_never_run(row) for row in found)
+        self.glanced = glanced
 
     # What users change
 
@@ -142,6 +151,24 @@ class Watcher:
                     notify(row)
 
 
+@cache
+def glance_at(model: Any) -> tuple[str, str, tuple[Any, ...]]:
+    """Database, statement and its values: made once, because Django needs ten times as long to make as to ask it."""
+    names = [field.name for field in model._meta.concrete_fields if field.name not in VOLATILE]
+    queryset = model.objects.order_by("pk").values_list(*names, "requested_at", "last_start_time", "last_end_time")
+    return queryset.db, *queryset.query.sql_with_params()
+
+
+def glance(model: Any) -> list[Any]:
+    """The rows of a model as far as they matter here: all that users change, and when a run began that goes on."""
+    from django.db import connections
+
+    alias, statement, values = glance_at(model)
+    with connections[alias].cursor() as cursor:
+        cursor.execute(statement, values)
+        return [(*said, None if ended else started) for *said, started, ended in cursor.fetchall()]
+
+
 def plain(row: Any) -> list[Any]:
     fields = row._meta.concrete_fields
     return [type(row), *(field.value_from_object(row) for field in fields if field.name not in VOLATILE)]
@@ -165,10 +192,15 @@ def wants_first_run(row: Any) -> bool:
     Not where it says on which day or at which time; and not after somebody has taken a request back, which leaves a
     message.
     """
-    recurrence = Recurrence.of(row)
+    return was_never_run(row) and Recurrence.of(row).start() <= datetime.now()
+
+
+def was_never_run(row: Any) -> bool:
+    """Whether it is still to be run for the first time, and says no time for that."""
     if row.last_start_time or row.last_end_time or row.message or row.disabled:
         return False
-    return recurrence.unit != "never" and not recurrence.says_when and recurrence.start() <= datetime.now()
+    recurrence = Recurrence.of(row)
+    return recurrence.unit != "never" and not recurrence.says_when
 
 
 def reason_of(run: Any) -> str:
