@@ -281,7 +281,8 @@ def test_a_task_that_fails_again_and_again_is_paused_where_the_site_wants_that(f
         id = ready(daemon, faulty, "raises")
         change(faulty, "raises", every_unit="s", every=1)
         daemon.wait_for("raises is paused by linod: it has failed 2 times in a row: ValueError: no luck")
-    assert len(faulty.ended(id)) == 2
+        faulty.wait(lambda: len(faulty.ended(id)) == 2)
+        assert run_row(faulty, "raises")["message"].startswith("<pre>Failed: "), "who asks is served all the same"
 
 
 def test_a_crash_is_told_in_the_row(faulty):

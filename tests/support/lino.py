@@ -18,7 +18,7 @@ from pathlib import Path
 from textwrap import dedent
 
 from linod import caller
-from linod.wire import Ended, Refused, RunNow
+from linod.wire import Ended, RunNow
 from tests.support.site import PRIVATE, ROOT, Site, until
 
 CACHE = Path("~/.cache/linod/lino").expanduser()
@@ -221,10 +221,14 @@ class LinoSite(Site):
         return (self.path / "log/lino.log").read_text()
 
     def run_now(self, task):
-        """Have its daemon run a task; returns how that ended, as a message of the wire."""
-        *_told, last = caller.follow(self.path, RunNow(task=task, by="the test"))
-        assert isinstance(last, Ended | Refused), last
-        return last
+        """Have its daemon run a task, when no run of it is going on any more; returns how that ended (wire.Ended)."""
+
+        def ended():
+            *_told, last = caller.follow(self.path, RunNow(task=task, by="the test"))
+            assert isinstance(last, Ended) or "previous run" in last.reason, last
+            return last if isinstance(last, Ended) else None
+
+        return self.wait(ended, f"a run of {task}")
 
     def queue_mail(self, subject, mode="often"):
         """Put a message to a user into Lino's outbox; returns its id."""
