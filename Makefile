@@ -124,6 +124,7 @@ install-host:
 	@install -D -m 644 packaging/systemd/tmpfiles.conf '$(DESTDIR)$(TMPFILES)/linod.conf'
 	@$(put) '$(DESTDIR)$(NEEDRESTART)' packaging/needrestart/linod.conf
 	@$(put) '$(DESTDIR)$(SHARE)/doc/linod' README.md $(wildcard docs/*.md)
+	@sed -i 's|](docs/|](|g' '$(DESTDIR)$(SHARE)/doc/linod/README.md'
 	@find packaging -path '*/examples/*' -type f -exec $(put) '$(DESTDIR)$(SHARE)/doc/linod/examples' {} +
 	@for section in 1 5 8; do \
 	    find packaging -path "*/man/*.$$section" -exec $(put) "$(DESTDIR)$(SHARE)/man/man$$section" {} +; \
