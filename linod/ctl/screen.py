@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import LinodError
 
-RED, GREEN, YELLOW, DIM, BOLD = "31", "32", "33", "2", "1"
+RED, GREEN, YELLOW, DIM = "31", "32", "33", "2"
 GAP = "  "
 NARROWEST = 6  # columns that a cell keeps when its table is too wide
 # Cc: control characters. Cf: invisible ones that can turn the order of the text round. The others are no text at all.
