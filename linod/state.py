@@ -47,9 +47,9 @@ def make_state(directory: Path) -> Path:
     state = find_state(directory)
     try:
         if state.is_symlink() and not state.exists():
-            state.unlink()  # it led to a state directory that was removed since
+            state.unlink(missing_ok=True)  # it led to a state directory that was removed since
         if not state.is_dir():
-            state.mkdir(parents=True)
+            state.mkdir(parents=True, exist_ok=True)  # another one may be starting at this moment
             if state == directory / OWN:
                 share_with_group(state, directory)
         leave_pointer(directory, state)

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -85,6 +87,20 @@ def test_a_new_state_directory_is_open_to_the_group_of_the_site(site: Path) -> N
     assert made.stat().st_mode & 0o7777 == 0o2770
     assert made.stat().st_gid == site.stat().st_gid
     assert make_state(site) == made
+
+
+def test_two_that_start_at_the_same_time_make_one_state_directory(site: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        for _ in range(200):
+            together = Barrier(2)
+
+            def make(together: Barrier = together) -> Path:
+                together.wait()
+                return make_state(site)
+
+            one, other = pool.submit(make), pool.submit(make)
+            assert one.result() == other.result() == site / OWN
+            (site / OWN).rmdir()
 
 
 def test_a_directory_that_only_the_environment_named_is_found_without_it(
