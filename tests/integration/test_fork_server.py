@@ -104,7 +104,7 @@ def test_a_site_that_cannot_be_loaded_at_first_is_refused_in_words(tmp_path):
     assert "no_such_module" in result.stderr
 
 
-@pytest.mark.parametrize("news", ["settings['new'] = 1", "version = 2"], ids=["setting", "version"])
+@pytest.mark.parametrize("news", ["settings['new'] = 1", "version += 1"], ids=["setting", "version"])
 def test_a_site_whose_linod_says_what_the_daemon_does_not_know_is_refused_in_words(tmp_path, news):
     tasks = f"""
     from linod.site import forkserver
