@@ -571,4 +571,4 @@ def test_a_worker_that_was_stopped_from_outside_is_timed_out(tmp_path):
         os.kill(pid, signal.SIGSTOP)
         [run] = until(lambda: [run for run in site.ended("naps") if run.outcome == "timed_out"])
         assert run.pid == pid
-        assert not is_alive(pid)
+        until(lambda: not is_alive(pid))
