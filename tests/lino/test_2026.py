@@ -1,11 +1,14 @@
 """A Lino site of 2026, unmodified: its tasks are rows that its users see and change while the daemon runs."""
 
+import json
 import os
+import shutil
 import signal
 from datetime import datetime, timedelta
 
 import pytest
 
+from tests.support.host import Host
 from tests.support.lino import LinoSite
 from tests.support.site import is_alive, name_of
 from tests.support.smtp import Server
@@ -50,6 +53,35 @@ async def waits(ar):
     import asyncio
     await asyncio.sleep(0.01)
     ar.logger.info("I have waited as %s", ar.get_user().username)
+"""
+
+DIES_FIRST = """
+import os
+from pathlib import Path
+from django.db.models.signals import pre_save
+
+def die(instance, **_options):
+    if getattr(instance, "name", "") == "checkdata" and Path("die").exists():
+        Path("die").unlink()
+        os.kill(os.getpid(), 9)
+
+pre_save.connect(die, weak=False)
+"""
+
+CHAIN = """
+from lino.modlib.linod.choicelists import background_task
+
+@background_task(every_unit="never", every=1)
+def bakes(ar):
+    pass
+
+@background_task(every_unit="never", every=1, run_after="bakes")
+def eats(ar):
+    pass
+
+@background_task(every_unit="never", every=1, run_after="eats")
+def sleeps(ar):
+    pass
 """
 
 
@@ -127,6 +159,20 @@ def watchers(daemon):
     return [pid for pid in daemon.workers() if name_of(pid) == "linod-watcher"]
 
 
+def hold_watcher(daemon):
+    """Keep the watcher from looking; returns its pid."""
+    [watcher] = daemon.wait_for(lambda: watchers(daemon))
+    os.kill(watcher, signal.SIGSTOP)
+    return watcher
+
+
+def locks(site):
+    """The locks of the tasks, by their labels."""
+    with site.history() as archive:
+        tasks = [json.loads(known["task"]) for known in archive.tasks()]
+    return {task["label"]: task["policies"]["lock"] for task in tasks}
+
+
 # All tasks
 
 
@@ -179,6 +225,14 @@ def test_a_mail_server_that_is_down_is_seen_in_the_output(site):
     assert site.sql("SELECT sent FROM notify_message WHERE id = ?", id)[0]["sent"]
 
 
+def test_procedures_that_run_after_each_other_share_a_lock(tmp_path):
+    site = LinoSite(tmp_path, "2026", own=CHAIN)
+    with site.daemon() as daemon:
+        ready(daemon, site, "sleeps")
+        found = site.wait(lambda: (known := locks(site)) and len(known) == 8 and known, "eight tasks in history")
+    assert [found[name] for name in ("bakes", "eats", "sleeps", "checkdata")] == ["bakes"] * 3 + [None]
+
+
 # What users do in Lino's screens
 
 
@@ -189,6 +243,17 @@ def test_run_now_begins_within_five_seconds(site):
         asked = datetime.now()
         found = run_row(site, "checkdata")
         assert datetime.fromisoformat(found["last_start_time"]) - asked < timedelta(seconds=5)
+
+
+def test_a_request_whose_run_could_not_begin_is_made_again(tmp_path):
+    site = LinoSite(tmp_path, "2026", own=DIES_FIRST)
+    id = task_id(site, "checkdata")
+    with site.daemon() as daemon:
+        daemon.wait_for("5 tasks.")
+        site.wait_for_runs(task_id(site, "send_pending_emails_daily"))
+        (site.path / "die").touch()
+        run_row(site, "checkdata")
+        assert [run.outcome for run in site.wait_for_runs(id, 2)] == ["crashed", "succeeded"]
 
 
 def test_a_request_that_is_taken_back_is_forgotten(site):
@@ -230,6 +295,26 @@ def test_rows_come_and_go(site):
         site.wait_for_runs(ROW.format(id))
         site.sql("DELETE FROM linod_systemtask WHERE id = ?", id)
         daemon.wait_for("gone: Once more")
+
+
+def test_a_row_that_is_deleted_before_its_run_is_no_failure(site):
+    id = task_id(site, "checkdata")
+    with site.daemon() as daemon:
+        daemon.wait_for("5 tasks.")
+        hold_watcher(daemon)
+        site.sql("DELETE FROM linod_systemtask WHERE name = 'checkdata'")
+        assert site.run_now("checkdata").outcome == "succeeded"
+        assert "has been deleted" in site.wait_for_runs(id)[0].output
+
+
+def test_a_row_that_is_deleted_during_its_run_is_no_failure(faulty):
+    with faulty.daemon() as daemon:
+        id = ready(daemon, faulty, "slow")
+        request(faulty, "slow")
+        daemon.wait_for(lambda: (faulty.path / "begun").exists())
+        faulty.sql("DELETE FROM linod_systemtask WHERE name = 'slow'")
+        (faulty.path / "go").touch()
+        assert [run.outcome for run in faulty.wait_for_runs(id)] == ["succeeded"]
 
 
 def test_saturday_at_four_is_the_next_saturday_at_four(site):
@@ -285,13 +370,45 @@ def test_a_task_that_fails_again_and_again_is_paused_where_the_site_wants_that(f
         assert run_row(faulty, "raises")["message"].startswith("<pre>Failed: "), "who asks is served all the same"
 
 
-def test_a_crash_is_told_in_the_row(faulty):
+def test_a_row_that_lino_finds_invalid_says_so(faulty):
+    with faulty.daemon() as daemon:
+        ready(daemon, faulty, "warns")
+        change(faulty, "warns", positions="1 " * 50)
+        found = run_row(faulty, "warns")
+        assert found["message"].startswith("<pre>Failed: ValidationError: ")
+        faulty.wait(lambda: len(problems(faulty)) == 1)
+
+
+def test_a_row_whose_procedure_is_gone_is_never_due_and_says_why_when_asked(site):
+    change(site, "checkdata", procedure="vanished", every_unit="s", every=1)
+    with site.daemon() as daemon:
+        daemon.wait_for("checkdata is never due (Every 1 second): There is no procedure 'vanished' any more.")
+        assert next_run(site, "vanished") == "[never]"
+        assert "vanished> is not a valid choice" in run_row(site, "checkdata")["message"]
+
+
+def test_a_crash_is_told_in_the_row_and_the_first_one_to_the_administrators(faulty):
     with faulty.daemon() as daemon:
         ready(daemon, faulty, "dies")
-        assert faulty.run_now("dies").outcome == "crashed"
-        found = faulty.wait(lambda: is_over(faulty, "dies"))
-        assert found["message"].startswith("<pre>Failed: crashed: its process was killed (SIGKILL)")
-        faulty.wait(lambda: len(problems(faulty)) == 1)
+        for _ in range(2):
+            assert faulty.run_now("dies").outcome == "crashed"
+            found = faulty.wait(lambda: is_over(faulty, "dies"))
+            assert found["message"].startswith("<pre>Failed: crashed: its process was killed (SIGKILL)")
+        run_row(faulty, "waits")  # a later look of the watcher
+        assert len(problems(faulty)) == 1
+
+
+def test_a_timeout_is_told_in_the_row_and_to_the_administrators(faulty, tmp_path):
+    host = Host(tmp_path)
+    host.add("myprj", faulty)
+    host.override("myprj", "[tasks.sleeps]\ntimeout = 1")
+    with faulty.daemon() as daemon:
+        ready(daemon, faulty, "sleeps")
+        request(faulty, "sleeps")
+        told = "<pre>Failed: timed out: "
+        daemon.wait_for(lambda: row(faulty, "sleeps")["message"].startswith(told))
+        daemon.wait_for(lambda: problems(faulty))
+    assert "time.sleep(600)" in row(faulty, "sleeps")["message"]
 
 
 def test_a_run_that_is_ended_in_the_middle_leaves_no_running_row(faulty):
@@ -321,6 +438,41 @@ def test_rows_that_a_killed_daemon_left_running_are_healed(faulty):
         found = daemon.wait_for(lambda: is_over(faulty, "sleeps"))
         assert [run.outcome for run in faulty.ended(id)] == ["lost"]
     assert found["message"].startswith("<pre>Failed: lost: the daemon died while it was running")
+
+
+def test_a_row_that_another_command_left_running_is_healed(site):
+    with site.daemon() as daemon:
+        daemon.wait_for("5 tasks.")
+        run_row(site, "checkdata")
+        change(site, "checkdata", last_start_time=str(datetime.now()), last_end_time=None, message="Started")
+        found = site.wait(lambda: is_over(site, "checkdata"))
+    assert found["message"] == "<pre>Failed: its process ended unseen</pre>"
+
+
+def test_a_database_that_another_one_replaces_is_noticed(site):
+    """As `manage.py prep` does, or whoever puts a copy back."""
+    with site.daemon() as daemon:
+        daemon.wait_for("5 tasks.")
+        run_row(site, "checkdata")
+        shutil.copy(site.path / "default.db", site.path / "copy.db")
+        (site.path / "copy.db").replace(site.path / "default.db")
+        run_row(site, "checksummaries")
+
+
+def test_what_users_change_while_there_is_no_watcher_is_followed_later(site):
+    columns = {"seqno": 9, "every_unit": "N", "log_level": "INFO", "procedure": "checkdata", "name": "Once more"}
+    with site.daemon() as daemon:
+        daemon.wait_for("5 tasks.")
+        site.insert("linod_systemtask", columns)
+        daemon.wait_for("new: Once more")
+        change(site, "checkdata", every=7)
+        daemon.wait_for("changed: checkdata")
+        watcher = hold_watcher(daemon)
+        site.sql("DELETE FROM linod_systemtask WHERE name = 'Once more'")
+        change(site, "checkdata", every=1)
+        os.kill(watcher, signal.SIGKILL)
+        daemon.wait_for("gone: Once more")
+        daemon.wait_for(lambda: daemon.output().count("changed: checkdata") == 2)
 
 
 def test_a_watcher_that_dies_is_replaced(site):

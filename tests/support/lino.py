@@ -186,9 +186,9 @@ class LinoSite(Site):
     def command(self, *arguments):
         """A command of manage.py, but for ours: the site has one of the same name."""
         python = str(self.path / "env/bin/python")
-        if arguments[0] == "linod":
-            return [python, "-m", *map(str, arguments)]
-        return [python, "manage.py", *map(str, arguments)]
+        place = ["-m"] if arguments[0] == "linod" else ["manage.py"]
+        command = [python, *place, *map(str, arguments)]
+        return command if self.host is None else self.host.command(command)
 
     def original(self, *arguments, **options):
         """The site's own command, as a process; end it."""

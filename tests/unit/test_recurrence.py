@@ -18,14 +18,14 @@ def recurrence(unit: str, every: int = 1, **said: Any) -> Recurrence:
     return Recurrence(unit=unit, every=every, **{"weekdays": (), "positions": ()} | nothing | said)
 
 
-def dues(said: Recurrence, count: int, after: datetime = NOON) -> list[str]:
-    schedule = said.schedule("Europe/Brussels").placed("Europe/Brussels", "seed")
+def dues(said: Recurrence, count: int, after: datetime = NOON, zone: ZoneInfo = BRUSSELS) -> list[str]:
+    schedule = said.schedule(zone.key).placed(zone.key, "seed")
     found: list[str] = []
     for _ in range(count):
         due = schedule.next(after)
         if due is None:
             break
-        found.append(f"{due.astimezone(BRUSSELS):%Y-%m-%d %H:%M:%S}")
+        found.append(f"{due.astimezone(zone):%Y-%m-%d %H:%M:%S}")
         after = due
     return found
 
@@ -90,6 +90,13 @@ def dues(said: Recurrence, count: int, after: datetime = NOON) -> list[str]:
 def test_a_row_is_due_when_it_says(said: Recurrence, words: str, expected: list[str]) -> None:
     assert said.words() == words
     assert dues(said, 2) == expected
+
+
+def test_hours_are_counted_from_a_start_time_of_today() -> None:
+    """In 1970, clocks in London were an hour ahead of what they show in winter now."""
+    london = ZoneInfo("Europe/London")
+    said = recurrence("hourly", 4, start_time=time(6, 15))
+    assert dues(said, 2, zone=london) == ["2026-11-27 14:15:00", "2026-11-27 18:15:00"]
 
 
 def test_a_last_day_is_whole() -> None:

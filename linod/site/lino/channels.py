@@ -11,12 +11,14 @@ import os
 import socket
 import threading
 import time
+from typing import Any
 
 from ...linux import name_process
 from ...wire import Hello, send
 from ..load import Site
 
 RETRY = 1.0  # seconds until the channel layer is tried again
+RUN_TASKS = "run.background.tasks"  # what Lino's own command asks the consumer for
 
 logger = logging.getLogger(__name__)
 
@@ -51,5 +53,19 @@ async def serve() -> None:
     from channels.worker import Worker
     from lino.modlib.linod.utils import CHANNEL_NAME
 
-    worker = Worker(get_default_application(), [CHANNEL_NAME], get_channel_layer())
+    worker = Worker(without_tasks(get_default_application()), [CHANNEL_NAME], get_channel_layer())
     await asyncio.gather(worker.handle(), worker.application_checker())
+
+
+def without_tasks(application: Any) -> Any:
+    """The same application, but that it is not told to run the tasks: they would run twice from then on."""
+
+    async def application_without_tasks(scope: Any, receive: Any, send: Any) -> None:
+        async def receive_others() -> Any:
+            while (message := await receive())["type"] == RUN_TASKS:
+                logger.warning("Lino's own command was started for this site. Stop it, or each task runs twice.")
+            return message
+
+        await application(scope, receive_others, send)
+
+    return application_without_tasks

@@ -21,6 +21,7 @@ WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", 
 SPANS = {"secondly": ("second", 1), "minutely": ("minute", 60), "hourly": ("hour", 3600)}
 UNITS = {"daily": "days", "per_weekday": "days", "weekly": "weeks", "monthly": "months", "yearly": "years"}
 LONG_AGO = date(1, 1, 1)  # a Monday
+SOME_DAY = date(2020, 1, 1)  # in winter; long ago, many a zone had another offset
 LAST_MOMENT = time(23, 59, 59)
 
 
@@ -80,7 +81,7 @@ class Recurrence:
         seconds = self.every * SPANS[self.unit][1]
         schedule: Schedule = Interval(seconds)
         if self.start_date is not None or self.start_time is not None:
-            day = self.start_date or EPOCH.date()
+            day = self.start_date or SOME_DAY
             start = first_instant(datetime.combine(day, self.start().time()), zone_named(zone))
             if self.start_time is not None:
                 schedule = Interval(seconds, (start - EPOCH).total_seconds() % seconds)

@@ -54,6 +54,8 @@ def declaration_of(row: Any, zone: str) -> Declaration:
     recurrence = Recurrence.of(row)
     words = recurrence.words()
     try:
+        if not has_procedure(row):
+            raise DeclarationError(f"There is no procedure {procedure_name(row)!r} any more.")
         schedule = recurrence.schedule(zone)
     except DeclarationError as error:
         logger.warning("%s is never due (%s): %s", name_of(row), words, error)
@@ -65,7 +67,7 @@ def declaration_of(row: Any, zone: str) -> Declaration:
             text=f"{words} do {procedure_name(row)}()",
             schedule=schedule,
             policies=Policies(enabled=not row.disabled, lock=lock_of(row.procedure)),
-            source=source_of(row.procedure.func) if hasattr(row.procedure, "func") else "",
+            source=source_of(row.procedure.func) if has_procedure(row) else "",
         ),
         function=partial(run_row, type(row), row.pk),
         named=True,
@@ -78,8 +80,13 @@ def name_of(row: Any) -> str:
     return name if name and name.isprintable() else procedure_name(row)
 
 
+def has_procedure(row: Any) -> bool:
+    """Whether the site still has the procedure that a row names."""
+    return hasattr(row.procedure, "func")
+
+
 def procedure_name(row: Any) -> str:
-    return str(getattr(row.procedure, "name", None) or row.procedure)
+    return str(getattr(row.procedure, "name", None) or getattr(row.procedure, "value", ""))
 
 
 def lock_of(procedure: Any) -> str | None:
@@ -87,5 +94,9 @@ def lock_of(procedure: Any) -> str | None:
     from lino.modlib.linod.choicelists import Procedures
 
     after = {each.name: getattr(each, "run_after", None) for each in Procedures.get_list_items()}
-    first = after.get(getattr(procedure, "name", None)) or getattr(procedure, "name", None)
+    first = getattr(procedure, "name", None)
+    for _step in after:  # not more of them, where some are to run after each other
+        if after.get(first) not in after:
+            break
+        first = after[first]
     return first if first in after and first in after.values() else None
