@@ -9,7 +9,7 @@ from __future__ import annotations
 import array
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -19,6 +19,7 @@ from .runs import Outcome
 
 VERSION = 2
 LARGEST = 160_000  # bytes of one packet; Linux takes 212,992 by default, its own overhead included
+BATCH = 60_000  # bytes of tasks in one message, about
 MOST_FDS = 3
 
 
@@ -312,6 +313,20 @@ _decode = json.JSONDecoder().decode
 # each time.
 _buffer = bytearray(LARGEST)
 _view = memoryview(_buffer)
+
+
+def batches(tasks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Tasks in as many parts as it takes for each to fit into a message."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for task in tasks:
+        size += len(str(task))
+        if batch and size > BATCH:
+            yield batch
+            batch, size = [], len(str(task))
+        batch.append(task)
+    if batch:
+        yield batch
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

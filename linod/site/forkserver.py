@@ -9,18 +9,16 @@ from __future__ import annotations
 import gc
 import os
 import socket
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ..launch import PRIVATE, Place
 from ..linux import die_with_parent, name_process
-from ..wire import VERSION, Fork, Forked, Loaded, NotForked, Ping, Pong, Tasks, receive_with_fds, send
+from ..wire import VERSION, Fork, Forked, Loaded, NotForked, Ping, Pong, Tasks, batches, receive_with_fds, send
 from . import output, worker
 from .load import Site
 from .mail import mail_settings
 
-BATCH = 60_000  # bytes of tasks in one message, about
 MOST_COMPLAINTS = 50  # more would not fit into one, and nobody reads so many
 
 
@@ -61,19 +59,6 @@ def announce(channel: socket.socket, site: Site) -> None:
             companions=list(site.companions),
         ),
     )
-
-
-def batches(tasks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for task in tasks:
-        size += len(str(task))
-        if batch and size > BATCH:
-            yield batch
-            batch, size = [], len(str(task))
-        batch.append(task)
-    if batch:
-        yield batch
 
 
 def calm_down(site: Site) -> None:

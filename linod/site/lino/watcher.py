@@ -29,7 +29,7 @@ from ...linux import name_process
 from ...runs import Outcome, Run
 from ...state import find_state
 from ...task import Task
-from ...wire import Accepted, Amend, Done, Hello, Message, RunNow, send
+from ...wire import Accepted, Amend, Done, Hello, Message, RunNow, batches, send
 from .. import hygiene
 from ..load import Site, declare
 from . import rows
@@ -38,7 +38,6 @@ from .running import ENDED_EARLY, FAILED, heal, notify, request
 
 LOOK_EVERY = 2.0  # seconds
 LONGEST_LOOK = 60  # seconds; after that the kernel ends this process, and the daemon starts another one
-MOST_AT_ONCE = 50  # tasks in one message
 ASK_AGAIN_AFTER = 20.0  # seconds that a request stands, as where its run has ended before it could begin
 # A run is in history only some time after it has begun.
 YOUNG = timedelta(seconds=10)
@@ -117,8 +116,8 @@ class Watcher:
         tasks = {id: declaration.task for id, declaration in declared.items()}
         changed = [task for id, task in tasks.items() if self.tasks.get(id) != task]
         gone = [id for id in self.tasks if id not in tasks]
-        for some in batches(changed):
-            self.tell(Amend(tasks=[task.as_dict() for task in some], gone=[]))
+        for some in batches([task.as_dict() for task in changed]):
+            self.tell(Amend(tasks=some, gone=[]))
         if gone:
             self.tell(Amend(tasks=[], gone=gone))
         self.tasks = dict(tasks)
@@ -193,10 +192,6 @@ def glance(model: Any) -> list[Any]:
 def plain(row: Any) -> list[Any]:
     fields = row._meta.concrete_fields
     return [type(row), *(field.value_from_object(row) for field in fields if field.name not in VOLATILE)]
-
-
-def batches(tasks: list[Task]) -> Iterable[list[Task]]:
-    return (tasks[start : start + MOST_AT_ONCE] for start in range(0, len(tasks), MOST_AT_ONCE))
 
 
 def install_missing() -> None:
