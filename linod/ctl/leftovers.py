@@ -14,7 +14,6 @@ from ..linux import birth, descendants, processes
 from ..originals import runs_tasks_of
 from ..state import OWN
 from .footing import opened
-from .survey import open_lock
 
 TERM_PATIENCE = 90.0  # seconds; a daemon of ours may drain, Lino's own ends at once
 KILL_PATIENCE = 10.0
@@ -33,11 +32,11 @@ def find(directory: Path, states: Iterable[Path] = ()) -> list[int]:
 
 def holder_of(state: Path) -> int | None:
     """The process that has locked a state directory, and not only one whose pid somebody has written there."""
-    from ..daemon.lock import read_holder
+    from ..daemon.lock import open_to_look, read_holder
 
     try:
         with opened(state) as place:  # not where a link of the site's user leads to the state of another's site
-            fd = open_lock(Path(f"/proc/self/fd/{place}"))
+            fd = open_to_look(Path(f"/proc/self/fd/{place}"))
     except LinodError:
         return None
     if fd is None:

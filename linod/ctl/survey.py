@@ -21,7 +21,6 @@ from ..task import Task
 from . import units
 from .units import Unit
 
-LOCK = "lock"
 DAY = timedelta(days=1)
 NO_WORK = ("This site does not use linod", "This site has no scheduled jobs")
 # What values of a kind, a size or a depth that linod never writes lead to.
@@ -217,9 +216,9 @@ def why_broken(site: HostSite) -> str:
 
 def who_runs(state: Path) -> tuple[int | None, datetime | None]:
     """The process that holds the lock of a site, and since when."""
-    from ..daemon.lock import is_alive, read_holder
+    from ..daemon.lock import is_alive, open_to_look, read_holder
 
-    if (fd := open_lock(state)) is None:
+    if (fd := open_to_look(state)) is None:
         return None, None
     try:
         holder = read_holder(fd)
@@ -231,14 +230,6 @@ def who_runs(state: Path) -> tuple[int | None, datetime | None]:
     finally:
         os.close(fd)
     return None, None
-
-
-def open_lock(state: Path) -> int | None:
-    """The lock of a site. Whatever its user has put there: nothing that it is keeps us waiting."""
-    try:
-        return os.open(state / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
 
 
 def memory_of(pid: int) -> int | None:

@@ -51,10 +51,8 @@ def require_no_other_lock(directory: Path, state: Path) -> None:
     before = directory / OWN
     if is_same_file(before, state):
         return
-    try:
-        fd = os.open(before / FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return  # there is none, or it is not for us to read
+    if (fd := open_to_look(before)) is None:
+        return
     try:
         if not try_lock(fd):
             raise SiteLocked(
@@ -64,6 +62,17 @@ def require_no_other_lock(directory: Path, state: Path) -> None:
             )
     finally:
         os.close(fd)
+
+
+def open_to_look(state: Path) -> int | None:
+    """The lock of a site; None where there is none, or it is not for us to read.
+
+    Whatever its user has put there: nothing that it is keeps us waiting.
+    """
+    try:
+        return os.open(state / FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 def open_lock(path: Path) -> int:
