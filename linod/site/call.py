@@ -117,8 +117,8 @@ def finish(function: Callable[[], Any]) -> None:
         asyncio.run(wait_for(result))
 
 
-async def wait_for(awaitable: Awaitable[Any]) -> None:
-    await awaitable
+async def wait_for(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def cpu_seconds() -> float:

@@ -17,7 +17,7 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.utils import timezone
 
-from ..call import describe, format_traceback
+from ..call import describe, format_traceback, wait_for
 
 LOOP_ENDS_WITHIN = 1.0  # seconds
 FAILED = "<pre>Failed: "  # how the message of a row begins whose last run went wrong
@@ -76,7 +76,7 @@ class Attempt:
         """What Lino calls, instead of the model's method."""
         try:
             result = type(self.row).run_task(self.row, ar)
-            return async_to_sync(partial(finish, result))() if inspect.isawaitable(result) else result
+            return async_to_sync(partial(wait_for, result))() if inspect.isawaitable(result) else result
         except Warning:
             raise  # a procedure's own word for that there was nothing to do
         except Exception as error:
@@ -111,10 +111,6 @@ class Attempt:
 
 def exists(row: Any) -> bool:
     return bool(type(row).objects.filter(pk=row.pk).exists())
-
-
-async def finish(awaitable: Any) -> Any:
-    return await awaitable
 
 
 def request() -> Any:
