@@ -27,7 +27,7 @@ from ..archive import COLUMNS, FILE, PauseRecord, connect, row_from_run
 from ..conf import Settings
 from ..errors import HistoryError
 from ..instants import MICROSECOND, to_micros
-from ..runs import Outcome, Run
+from ..runs import Outcome, Run, Trigger
 from ..state import owner_name, user_name
 from ..task import Task
 from .clock import monotonic, now
@@ -62,7 +62,7 @@ class History(Protocol):
     def started_for_sure(self, run: Run) -> bool: ...
     def save(self, run: Run) -> None: ...
     def withdraw(self, run: Run) -> None: ...
-    def account(self, task: str, due: datetime) -> None: ...
+    def account(self, run: Run) -> None: ...
     def turn_finished(self) -> None: ...
     def fileno(self) -> int: ...
     def answers(self) -> list[tuple[int, bool]]: ...
@@ -215,10 +215,12 @@ class SqliteHistory:
             self._batch.runs.pop(run.id, None)
             self._batch.withdrawn.add(run.id)
 
-    def account(self, task: str, due: datetime) -> None:
-        """Note that a due time was dealt with, so that it is not caught up later."""
+    def account(self, run: Run) -> None:
+        """Write a run that deals with its due time, and that it does, so that this is not caught up later."""
         with self._lock:
-            self._batch.accounted[task] = to_micros(due)
+            self._batch.runs[run.id] = row_from_run(run)
+            if run.trigger is not Trigger.MANUAL:
+                self._batch.accounted[run.task] = to_micros(run.due)
 
     def turn_finished(self) -> None:
         """Have written what has gathered in one turn of the loop."""

@@ -26,6 +26,7 @@ from .reporter import Reporter, short_clock
 CLAIM_BEFORE = timedelta(seconds=1)  # a due time is claimed this long before, at the latest;
 MOST_AT_ONCE = 50  # due times that are decided about in one turn
 TOGETHER = timedelta(seconds=1)  # runs that start within this want a worker each
+HANDED_ON = ""  # in the place of a boot id: the daemon that claimed it is sure that it has not begun
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Plan:
         changes = Changes()
         declared = {task.id for task in tasks}
         gone = {id: self.entries.pop(id) for id in list(self.entries) if id not in declared}
-        self.release(gone.values(), "its task is declared no more")
+        self._release(gone.values(), "its task is declared no more")
         self._left = {id: entry for id, entry in (self._left | gone).items() if entry.alive}
         for id, entry in gone.items():
             changes.gone.append(entry.task.label)
@@ -74,7 +75,7 @@ class Plan:
         differing = [
             task.id for task in tasks if (old := self.entries.get(task.id)) and not is_same_plan(old.task, task)
         ]
-        self.release([self.entries[id] for id in differing], "its task is declared otherwise now")
+        self._release([self.entries[id] for id in differing], "its task is declared otherwise now")
         for position, task in enumerate(tasks):
             entry_or_none = self.entries.get(task.id)
             if entry_or_none is None:
@@ -147,14 +148,14 @@ class Plan:
         """The names of the tasks' functions, by id; those known from before while the site is not loaded."""
         return {id: entry.task.label for id, entry in self.entries.items()} or self._labels
 
-    def release(self, entries: Iterable[Entry], reason: str) -> None:
+    def _release(self, entries: Iterable[Entry], reason: str) -> None:
         """Let go of tasks: all that is planned of them is taken back; what runs goes on."""
         released = set(entries)
         for entry in released:
             entry.gone, entry.due = True, None
         if released:
             for live in self.not_begun(released):
-                self.withdraw(live, reason)
+                self._take_back(live, reason)
 
     def not_begun(self, entries: set[Entry]) -> list[LiveRun]:
         """The runs of tasks that were claimed and have not begun."""
@@ -180,7 +181,7 @@ class Plan:
             entry.due = None
         for live in self.not_begun(set(concerned)):
             if live.run.trigger is not Trigger.MANUAL:
-                self.withdraw(live, "its task is paused", for_good=True)
+                self._take_back(live, "its task is paused")
         return concerned
 
     def unpause(self, task: str) -> None:
@@ -231,6 +232,14 @@ class Plan:
         """Claim a run for a due time, to be started at an instant."""
         run = self._new_run(entry, due, dues=dues)
         run.trigger, run.attempt = trigger, attempt
+        return self._claim(entry, run, at)
+
+    def claim_again(self, entry: Entry, run: Run, *, at: datetime) -> LiveRun:
+        """Take over a run that another daemon has claimed, and that has not begun."""
+        run.boot = self._boot
+        return self._claim(entry, run, at)
+
+    def _claim(self, entry: Entry, run: Run, at: datetime) -> LiveRun:
         live = LiveRun(run=run, entry=entry, at=at)
         self._unconfirmed[run.id] = live
         self._history.claim(run, durable=is_durable(entry.task))
@@ -280,12 +289,30 @@ class Plan:
 
     # What is not run
 
-    def withdraw(self, live: LiveRun, reason: str, *, for_good: bool = False) -> None:
-        """Take a claim back; its due time is not accounted for."""
+    def withdraw(self, live: LiveRun, reason: str) -> None:
+        """Take a claim back as if it had never been; its due time is not accounted for."""
         self.drop(live, reason)
-        # That a lost run is to be repeated is known from this claim alone, so it stays for the next daemon.
-        if for_good or live.run.trigger is not Trigger.RERUN:
-            self._history.withdraw(live.run)
+        self._history.withdraw(live.run)
+
+    def _take_back(self, live: LiveRun, reason: str) -> None:
+        """Take a claim back for good. If its due time has come already, that is recorded."""
+        if planner.has_come(live.run, now()):
+            self.skip(live, reason)
+        else:
+            self.withdraw(live, reason)
+
+    def _hand_on(self, live: LiveRun, reason: str) -> None:
+        """Leave to the next daemon what it could not know otherwise.
+
+        That a lost run is to be repeated, and that a run waited while later due times of its task were seen to, is
+        known from the claim alone.
+        """
+        if live.run.trigger is Trigger.RERUN or planner.has_come(live.run, now()):
+            self.drop(live, reason)
+            live.run.boot = HANDED_ON
+            self._history.save(live.run)
+        else:
+            self.withdraw(live, reason)
 
     def drop(self, live: LiveRun, reason: str) -> None:
         """Let go of a run that has not begun."""
@@ -308,22 +335,23 @@ class Plan:
         was_next = live.entry.next is live
         self.skip(live, reason)
         if was_next:
-            self._account(live.entry, live.run.due)
             self.plan_next(live.entry, live.run.due)
 
-    def skip_unclaimed(self, entry: Entry, due: datetime, dues: int, reason: str, *, quietly: bool = False) -> None:
-        """Record that due times, the last of which is given, were never claimed and will not be run."""
-        run = self._new_run(entry, due, dues=dues)
-        self._account(entry, due)
+    def skip_left(self, entry: Entry, run: Run, reason: str, *, quietly: bool) -> None:
+        """Record that a run which another daemon has claimed will not start."""
         self._record_skip(entry, run, reason)
         if not quietly:
             self._reporter.run_skipped(entry.task, run)
 
+    def skip_unclaimed(self, entry: Entry, due: datetime, dues: int, reason: str, *, quietly: bool = False) -> None:
+        """Record that due times, the last of which is given, were never claimed and will not be run."""
+        self.skip_left(entry, self._new_run(entry, due, dues=dues), reason, quietly=quietly)
+
     def _record_skip(self, entry: Entry, run: Run, reason: str) -> None:
         run.outcome, run.reason, run.ended = Outcome.SKIPPED, reason, now()
-        self._history.save(run)
         if run.trigger is not Trigger.MANUAL:
-            self._history.account(entry.task.id, run.due)
+            self._account(entry, run.due)
+        self._history.account(run)
 
     def _skip_overslept(self, live: LiveRun, instant: datetime) -> datetime | None:
         """Account for due times that went by after this one, because the daemon was stopped or the clock jumped.
@@ -358,9 +386,9 @@ class Plan:
         self._agenda.drop_due_times()
         # An overdue one is not in the agenda.
         for live in {*self._agenda.drop_claimed(), *self._unconfirmed.values()}:
-            if live.entry.next is live:
+            if live.entry.next is live and not planner.has_come(live.run, now()):
                 self.withdraw(live, "the clock was set")
-            elif not live.decided:  # like a retry: it was not bound to the clock
+            elif not live.decided:  # its due time has come before, or it was not bound to the clock, like a retry
                 live.at, live.overdue = now(), False
                 self._agenda.claimed(live)
         for entry in self.entries.values():
@@ -377,7 +405,8 @@ class Plan:
     def close(self) -> None:
         """Plan nothing more, and take back what has not begun."""
         self.closed = True
-        self.release(self.entries.values(), "the daemon is about to stop")
+        for live in self.not_begun(set(self.entries.values())):
+            self._hand_on(live, "the daemon is about to stop")
         self._agenda.drop_due_times()
         self._agenda.drop_claimed()
 

@@ -86,16 +86,10 @@ def catch_up(task: Task, after: datetime, now: datetime, *, resident: bool = Tru
     if last is None or last <= after:
         return CatchUp()
     count = schedule.count(after, now)
-    if resident and schedule.period < ALWAYS_GOES_ON:
-        reason = "no daemon ran; a task this frequent just goes on"
-        return CatchUp(skipped=count, last_skipped=last, reason=reason, matters_little=True)
-    match task.policies.catch_up:
-        case "none" if not resident and now - last <= ON_TIME:
-            return CatchUp(runs=((last, count),))
-        case "none":
-            return CatchUp(skipped=count, last_skipped=last, reason="no daemon ran, and the task wants no catch-up")
-        case "once":
-            return CatchUp(runs=((last, count),))
+    if reason := not_caught_up(task, last, now, resident=resident):
+        return CatchUp(skipped=count, last_skipped=last, reason=reason, matters_little=goes_on(task, resident=resident))
+    if task.policies.catch_up != "all":
+        return CatchUp(runs=((last, count),))
     due_times = [last]
     while len(due_times) < min(count, MOST_CAUGHT_UP):
         earlier = schedule.previous(due_times[0] - timedelta(microseconds=1))
@@ -109,6 +103,25 @@ def catch_up(task: Task, after: datetime, now: datetime, *, resident: bool = Tru
         last_skipped=schedule.previous(due_times[0] - timedelta(microseconds=1)) if rest else None,
         reason=f"no daemon ran; only the last {MOST_CAUGHT_UP} due times are caught up" if rest else "",
     )
+
+
+def not_caught_up(task: Task, due: datetime, now: datetime, *, resident: bool) -> str:
+    """Why a due time that has passed is not caught up; empty where it is."""
+    if goes_on(task, resident=resident):
+        return "no daemon ran; a task this frequent just goes on"
+    if task.policies.catch_up == "none" and (resident or now - due > ON_TIME):
+        return "no daemon ran, and the task wants no catch-up"
+    return ""
+
+
+def goes_on(task: Task, *, resident: bool) -> bool:
+    """Whether a task is due again so soon that there is nothing to catch up."""
+    return resident and task.schedule.period < ALWAYS_GOES_ON
+
+
+def has_come(run: Run, now: datetime) -> bool:
+    """Whether a run that has not begun is the only record of a due time which has passed."""
+    return run.due <= now and run.trigger in (Trigger.SCHEDULE, Trigger.CATCH_UP)
 
 
 def reference(*, since: datetime, accounted: datetime | None, now: datetime) -> datetime:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from ..linux import processes, uptime
 from ..runs import Outcome, Run, Trigger
@@ -12,7 +12,7 @@ from .children import end_leftovers
 from .clock import now
 from .history import History
 from .past import Past
-from .plan import Plan
+from .plan import HANDED_ON, Plan
 from .reporter import Reporter
 from .running import Running
 
@@ -30,37 +30,65 @@ class Recovery:
         """Bury lost runs, catch up missed due times, resume retries, then plan the future."""
         for id in self._past.tasks.keys() - self._plan.entries.keys():
             self._history.forget(id)
-        rerun = self._settle_unfinished()
+        taken_up = self._settle_unfinished()
         for entry in self._plan.entries.values():
             if not self._plan.runs_by_itself(entry):
                 continue
-            if not self._catch_up(entry) and entry.task.id not in rerun:
+            if not self._catch_up(entry) and entry.task.id not in taken_up:
                 self._resume_retry(entry)
             self._plan.plan_next(entry)
 
     def _settle_unfinished(self) -> set[str]:
-        """Settle the runs without an end. The tasks of those that are run again."""
-        rerun = set()
-        pids = processes() if self._past.unfinished else []
+        """Settle the runs without an end. The tasks of those that are run after all, or again."""
+        begun, not_begun = list[Run](), list[Run]()
         for run in self._past.unfinished:
-            entry = self._plan.entries.get(run.task)
-            if not self._had_begun(run):
-                self._history.withdraw(run)  # its due time is still to be accounted for
-                if entry and run.trigger is Trigger.RERUN and self._plan.runs_by_itself(entry):
-                    self._plan.claim(
-                        entry, run.due, at=now(), trigger=Trigger.RERUN, attempt=run.attempt, dues=run.dues
-                    )
-                    rerun.add(run.task)
-                continue
+            (begun if self._had_begun(run) else not_begun).append(run)
+        pids = processes() if begun else []
+        for run in begun:
             self._bury(run, pids)
-            if entry and planner.wants_rerun(entry.task, run) and self._plan.runs_by_itself(entry):
-                self._plan.again(entry, run, Trigger.RERUN)
-                rerun.add(run.task)
-        return rerun
+        # These come last: one that began may have passed them over.
+        return {run.task for run in begun if self._repeat(run)} | {run.task for run in not_begun if self._take_up(run)}
+
+    def _repeat(self, run: Run) -> bool:
+        """Run a lost one again, if its task allows that. False if it is not."""
+        entry = self._plan.entries.get(run.task)
+        if not entry or not planner.wants_rerun(entry.task, run) or not self._plan.runs_by_itself(entry):
+            return False
+        self._plan.again(entry, run, Trigger.RERUN)
+        return True
 
     def _had_begun(self, run: Run) -> bool:
         """A claim of another boot may have: its mark is worth nothing."""
-        return run.started is not None or run.boot != self._boot or self._history.started_for_sure(run)
+        return run.started is not None or run.boot not in (self._boot, HANDED_ON) or self._history.started_for_sure(run)
+
+    def _take_up(self, run: Run) -> bool:
+        """See to a claim that has not begun: run it, if nothing else would see to its due time. False if it is not."""
+        entry, instant = self._plan.entries.get(run.task), now()
+        if entry and run.trigger is Trigger.RERUN and self._plan.runs_by_itself(entry):
+            self._plan.claim_again(entry, run, at=instant)
+            return True
+        if not entry or not self._is_passed_over(entry, run, instant):
+            self._history.withdraw(run)  # its due time, if it had one of its own, is still to be accounted for
+            return False
+        if reason := self._why_not(entry, run, instant):
+            quietly = planner.goes_on(entry.task, resident=not self._once)
+            self._plan.skip_left(entry, run, reason, quietly=quietly)
+            return False
+        run.trigger = Trigger.CATCH_UP
+        live = self._plan.claim_again(entry, run, at=self._catch_up_at(entry, instant))
+        self._reporter.catching_up(entry.task, live.run)
+        return True
+
+    def _is_passed_over(self, entry: Entry, run: Run, instant: datetime) -> bool:
+        """Whether later due times of its task were seen to while this one waited, so that it is not caught up."""
+        if not planner.has_come(run, instant) or entry.accounted is None:
+            return False
+        return entry.since < run.due <= entry.accounted
+
+    def _why_not(self, entry: Entry, run: Run, instant: datetime) -> str:
+        if not self._plan.runs_by_itself(entry):
+            return "its task is paused" if self._plan.pause_of(entry) else "its task is disabled"
+        return planner.not_caught_up(entry.task, run.due, instant, resident=not self._once)
 
     def _bury(self, run: Run, pids: list[int]) -> None:
         """Record a run whose end nobody saw, and end what is left of it."""
@@ -69,14 +97,13 @@ class Recovery:
             end_leftovers(run.pid, run.born, pids)
         run.outcome = Outcome.LOST
         run.reason = "the host was restarted" if restarted else "the daemon died while it was running"
-        self._history.save(run)
+        self._history.account(run)
         entry = self._plan.entries.get(run.task)
         if entry is not None:
             entry.failures += 1
             entry.last_outcome, entry.last_reason = Outcome.LOST, run.reason
             if run.trigger is not Trigger.MANUAL:
                 entry.accounted = max(entry.accounted or run.due, run.due)
-                self._history.account(run.task, run.due)
         self._reporter.run_lost(entry.task if entry else None, run)
 
     def _catch_up(self, entry: Entry) -> bool:
@@ -91,12 +118,15 @@ class Recovery:
             self._plan.skip_unclaimed(
                 entry, missed.last_skipped, missed.skipped, missed.reason, quietly=missed.matters_little
             )
-        at = instant + timedelta(seconds=planner.delay_after_boot(entry.task, uptime()))
+        at = self._catch_up_at(entry, instant)
         for due, dues in missed.runs:
             live = self._plan.claim(entry, due, at=at, trigger=Trigger.CATCH_UP, dues=dues)
             self._reporter.catching_up(entry.task, live.run)
             entry.accounted = max(entry.accounted or due, due)
         return bool(missed.runs)
+
+    def _catch_up_at(self, entry: Entry, instant: datetime) -> datetime:
+        return instant + timedelta(seconds=planner.delay_after_boot(entry.task, uptime()))
 
     def _resume_retry(self, entry: Entry) -> None:
         """Go on with the retries of a run that went wrong before the daemon was stopped."""

@@ -152,9 +152,7 @@ class Running:
         live.entry.alive.add(live)
         self.live[live.run.id] = live
         self._capacity.started(live)
-        self._history.save(live.run)
-        if live.run.trigger is not Trigger.MANUAL:
-            self._history.account(live.run.task, live.run.due)
+        self._history.account(live.run)
         self._reporter.run_started(live.task, live.run)
         for caller in filter(None, (live.guest, live.asker)):
             caller.tell(Begin(run=live.run.id, task=live.task.id))

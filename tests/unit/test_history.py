@@ -218,9 +218,10 @@ def test_any_text_can_be_kept(history: SqliteHistory, tmp_path: Path, text: str,
 def test_a_task_is_known_at_the_next_start(history: SqliteHistory, open_history: Open) -> None:
     history.know(task(), 0, NOON, None)
     history.know(task("app.other", retries=3), 1, NOON, NOON + timedelta(hours=1))
-    history.account("app.work", NOON + timedelta(hours=2))
-    history.account("app.other", NOON)  # earlier than what is known: that stays
-    history.account("app.unknown", NOON)
+    history.account(run(1, "app.work", due=NOON + timedelta(hours=2)))
+    history.account(run(2, "app.other", due=NOON))  # earlier than what is known: that stays
+    history.account(run(3, "app.unknown", due=NOON))
+    history.account(run(4, "app.work", due=NOON + timedelta(hours=9), trigger=Trigger.MANUAL))  # has no due time
     assert history.close(PATIENCE)
     past = open_history().past()
     assert list(past.tasks) == ["app.work", "app.other"]

@@ -297,8 +297,8 @@ def test_a_claim_that_is_not_written_yet_is_withdrawn_by_a_pause(world: World) -
     assert world.plan.is_empty()
 
 
-@pytest.mark.parametrize("trigger", [Trigger.RETRY, Trigger.RERUN, Trigger.CATCH_UP])
-def test_a_run_that_has_not_begun_is_withdrawn_by_a_pause(world: World, trigger: Trigger) -> None:
+@pytest.mark.parametrize("trigger", [Trigger.RETRY, Trigger.RERUN])
+def test_a_further_attempt_that_has_not_begun_is_withdrawn_by_a_pause(world: World, trigger: Trigger) -> None:
     world.adopt(daily(13))
     entry = world.plan.entries["app.daily"]
     world.plan.claim(entry, NOON, at=NOON + timedelta(minutes=1), trigger=trigger)

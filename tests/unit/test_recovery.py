@@ -1,0 +1,212 @@
+"""What a new daemon does about claims that the last one left."""
+
+from __future__ import annotations
+
+import io
+import select
+from collections.abc import Iterator
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+
+import pytest
+
+from linod.archive import Archive
+from linod.conf import Settings
+from linod.daemon import plan as plan_module
+from linod.daemon import recovery as recovery_module
+from linod.daemon.agenda import Entry, LiveRun
+from linod.daemon.clock import Timers
+from linod.daemon.history import SqliteHistory
+from linod.daemon.pauses import make_pause
+from linod.daemon.plan import Plan
+from linod.daemon.recovery import Recovery
+from linod.daemon.reporter import Reporter, TextSink
+from linod.daemon.running import Running
+from linod.runs import Outcome, Run, Trigger
+from linod.schedules import Interval, WallClock
+from linod.task import Policies, Task
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+PATIENCE = 10.0
+
+
+class World:
+    """A site without workers: what is due waits. The clock is the test's."""
+
+    def __init__(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.state, self.boot, self.tasks = NOON, state, "boot", list[Task]()
+        for module in (plan_module, recovery_module):
+            monkeypatch.setattr(module, "now", lambda: self.now)
+
+    def start(self) -> None:
+        self.history = SqliteHistory(self.state, Settings())
+        reporter, past = Reporter(TextSink(io.StringIO())), self.history.past()
+        self.plan = Plan(self.history, reporter, self.boot, once=False)
+        self.plan.resume(past)
+        self.plan.adopt(self.tasks, past)
+        self.running = Running(self.plan, self.history, Timers(), reporter)
+        Recovery(past, self.plan, self.running, self.history, reporter, self.boot, once=False).account()
+        self.turn()
+
+    def turn(self) -> None:
+        """As the loop does it, with a disk that answers at once."""
+        self.plan.claim_ahead()
+        while self.plan._unconfirmed:
+            self.history.turn_finished()
+            assert select.select([self.history], [], [], PATIENCE)[0]
+            self.plan.take_answers()
+        while due := self.plan.fallen_due():
+            for live in due:
+                self.running.decide(live)
+        self.history.turn_finished()
+
+    def until(self, instant: datetime) -> None:
+        while self.now < instant:
+            self.now = min(instant, self.now + timedelta(seconds=5))
+            self.turn()
+
+    def end(self) -> None:
+        """All that was said to history is written, and nothing more is done: so a kill leaves it at the latest."""
+        self.history.turn_finished()
+        assert self.history.close(PATIENCE)
+
+    def drain(self) -> None:
+        self.plan.close()
+        self.end()
+
+    @property
+    def entry(self) -> Entry:
+        [entry] = self.plan.entries.values()
+        return entry
+
+    @property
+    def waiting(self) -> list[LiveRun]:
+        return list(self.entry.waiting)
+
+    def recorded(self) -> list[Run]:
+        """All records, when what was said to history is written."""
+        written = list[str]()
+        self.history.when_written(written.append)
+        self.history.turn_finished()
+        while not written:
+            assert select.select([self.history], [], [], PATIENCE)[0]
+            self.plan.take_answers()
+        assert written == [""]
+        with Archive(self.state) as archive:
+            return [*archive.runs(), *archive.unfinished()]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    world = World(tmp_path, monkeypatch)
+    yield world
+    world.end()
+
+
+def hourly(**policies: object) -> Task:
+    return Task(id="app.t", label="t", text="", schedule=Interval(3600, 0.0), policies=Policies(**policies))  # type: ignore[arg-type]
+
+
+def wait_while_the_next_is_skipped(world: World, task: Task) -> None:
+    """Its run of 13:00 waits, and so that of 14:00 is skipped."""
+    world.tasks = [task]
+    world.start()
+    world.until(NOON + 2 * HOUR)
+    [live] = world.waiting
+    assert live.run.due == NOON + HOUR
+    [skip] = [run for run in world.recorded() if run.outcome]
+    assert (skip.due, skip.reason) == (NOON + 2 * HOUR, "the previous run has not started yet")
+
+
+@pytest.mark.parametrize("end", [World.end, World.drain])
+def test_a_run_that_waited_while_the_next_one_was_skipped_is_caught_up(world: World, end) -> None:
+    wait_while_the_next_is_skipped(world, hourly())
+    before = world.waiting[0].run.id
+    end(world)
+    world.start()
+    [live] = world.waiting
+    assert (live.run.due, live.run.trigger, live.run.dues) == (NOON + HOUR, Trigger.CATCH_UP, 1)
+    assert live.run.id == before, "at no moment is its due time without a record"
+
+
+def test_so_it_is_when_the_host_was_restarted_after_an_orderly_stop(world: World) -> None:
+    wait_while_the_next_is_skipped(world, hourly())
+    world.drain()
+    world.boot = "another"
+    world.start()
+    assert [live.run.due for live in world.waiting] == [NOON + HOUR]
+
+
+def test_the_due_times_that_passed_meanwhile_are_seen_to_as_well(world: World) -> None:
+    wait_while_the_next_is_skipped(world, hourly())
+    world.end()
+    world.now += 3 * HOUR
+    world.start()
+    assert [live.run.due for live in world.waiting] == [NOON + HOUR]
+    skips = [(run.due, run.dues) for run in world.recorded() if run.outcome is Outcome.SKIPPED]
+    assert sorted(skips) == [(NOON + 2 * HOUR, 1), (NOON + 5 * HOUR, 3)]
+
+
+def test_it_is_recorded_as_skipped_where_its_task_wants_no_catch_up(world: World) -> None:
+    wait_while_the_next_is_skipped(world, hourly(catch_up="none"))
+    world.end()
+    world.start()
+    assert not world.waiting
+    skips = {run.due: run.reason for run in world.recorded()}
+    assert skips[NOON + HOUR] == "no daemon ran, and the task wants no catch-up"
+
+
+def test_it_is_recorded_as_skipped_when_its_task_is_paused(world: World) -> None:
+    wait_while_the_next_is_skipped(world, hourly())
+    world.plan.pause(make_pause(None, task="app.t", reason="", by="root", now=world.now))
+    assert not world.waiting
+    assert {run.due: run.reason for run in world.recorded()}[NOON + HOUR] == "its task is paused"
+
+
+def test_it_is_recorded_as_skipped_when_its_task_is_declared_otherwise(world: World) -> None:
+    wait_while_the_next_is_skipped(world, hourly())
+    other = Task(id="app.t", label="t", text="", schedule=WallClock((time(20),), zone="UTC"))
+    world.plan.adopt([other], None)
+    assert not world.waiting
+    assert {run.due: run.reason for run in world.recorded()}[NOON + HOUR] == "its task is declared otherwise now"
+
+
+def test_a_due_time_that_came_late_stays_when_later_ones_were_overslept(world: World) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    world.until(NOON + HOUR - timedelta(seconds=5))
+    world.now += 5 * HOUR  # stopped as a whole, as by SIGSTOP
+    world.turn()
+    assert [live.run.due for live in world.waiting] == [NOON + HOUR]
+    world.end()
+    world.start()
+    assert [live.run.due for live in world.waiting] == [NOON + HOUR]
+    skips = [(run.due, run.dues, run.reason) for run in world.recorded() if run.outcome]
+    assert skips == [(NOON + 5 * HOUR, 4, "the daemon could not run then")]
+
+
+def test_one_that_began_does_not_hide_one_that_waited_before_it(world: World) -> None:
+    world.tasks = [hourly(overlap="allow")]
+    world.start()
+    world.until(NOON + 2 * HOUR)
+    first, second = world.waiting
+    world.history.mark_started(second.run)
+    world.end()
+    world.start()
+    assert [live.run.due for live in world.waiting] == [first.run.due]
+    assert {run.due: run.outcome for run in world.recorded()}[second.run.due] is Outcome.LOST
+
+
+def test_a_clock_set_back_a_little_does_not_forget_what_was_already_due(world: World) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    world.until(NOON + HOUR - timedelta(seconds=15))
+    world.now += timedelta(seconds=5)
+    world.plan.claim_ahead()
+    world.now = NOON + HOUR + timedelta(seconds=3)
+    assert world.plan.fallen_due() == [], "history has not answered yet"
+    world.now -= timedelta(seconds=1)
+    world.plan.clock_was_set(timedelta(seconds=-1))
+    world.turn()
+    assert [live.run.due for live in world.waiting] == [NOON + HOUR]
