@@ -135,6 +135,7 @@ def test_a_task_that_is_run_now_is_followed_to_its_end(site, daemon):
     daemon.wait_for("talks is run now, asked for by luc")
 
 
+@pytest.mark.claim("P20")
 def test_a_task_that_fails_says_why_and_is_not_tried_again(site, daemon):
     ended = run_now(site, "app.tasks.fails")[-1]
     assert (ended.outcome, ended.reason) == ("failed", "ValueError: no")
@@ -386,6 +387,7 @@ def test_a_pause_survives_its_daemon(site, how):
         assert (again.since, again.reason) == (record.since, "another reason")
 
 
+@pytest.mark.claim("P12")
 def test_what_was_due_in_a_pause_is_not_caught_up_by_a_later_daemon(site):
     """The pause is lifted while no daemon runs."""
     site.declare(TASKS.replace("every=1)", "every=1, catch_up='all')"))

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from textwrap import dedent
 
+import pytest
+
 from tests.support.site import NEIGHBOUR, Site, is_alive, memory_of, name_of, neighbourhood, until
 
 MIB = 1024  # KiB
@@ -37,6 +39,7 @@ def private_memory(pid):
 # Ends
 
 
+@pytest.mark.claim("P18")
 def test_an_exception_is_a_failure_with_its_traceback(tmp_path):
     tasks = """
     def divide():
@@ -89,6 +92,7 @@ def test_sys_exit_tells_success_or_failure(tmp_path):
         assert (run.outcome, run.reason) == ("failed", "exit status 3")
 
 
+@pytest.mark.claim("P18")
 def test_a_process_that_leaves_has_crashed(tmp_path):
     tasks = """
     @linod.task(every=0.5)
@@ -128,6 +132,7 @@ def test_progress_that_is_told_at_great_length_does_no_harm(tmp_path):
 # Time
 
 
+@pytest.mark.claim("P19")
 def test_a_task_that_hangs_is_timed_out_and_may_clean_up(tmp_path):
     tasks = """
     @linod.task(every=1, timeout=0.5)
@@ -168,6 +173,7 @@ def test_a_run_that_ends_in_time_while_the_daemon_cannot_listen_is_not_timed_out
         assert daemon.terminate() == 0
 
 
+@pytest.mark.claim("P19")
 def test_a_task_that_blocks_term_is_killed_after_its_grace(tmp_path):
     tasks = """
     import signal
@@ -201,6 +207,7 @@ def test_a_task_that_blocks_term_is_killed_after_its_grace(tmp_path):
 # Descendants
 
 
+@pytest.mark.claim("P19")
 def test_a_timeout_ends_grandchildren_wherever_they_hide(tmp_path):
     tasks = """
     import subprocess

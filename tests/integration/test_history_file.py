@@ -207,6 +207,7 @@ def test_a_damaged_page_stops_no_task(tmp_path):
         assert daemon.terminate() in (0, 70)
 
 
+@pytest.mark.claim("P24")
 def test_a_full_disk_stops_no_task_and_records_are_written_later(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

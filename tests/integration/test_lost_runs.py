@@ -28,6 +28,7 @@ NARROW = "LINOD = {'max_parallel': 1, 'slow_after': 3600.0, 'drain_timeout': 0.1
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=lambda end: end.name)
+@pytest.mark.claim("P6")
 def test_the_repetition_of_a_lost_run_is_not_forgotten_when_the_daemon_ends_before_it_began(tmp_path, end):
     site = Site(tmp_path, TASKS)
     settings = site.path / "proj/settings.py"

@@ -63,6 +63,7 @@ class Supervisor:
 
 
 @pytest.mark.slow
+@pytest.mark.claim("P1")
 def test_no_message_is_lost_when_daemon_fork_server_and_workers_are_killed(tmp_path):
     seed = os.environ.get("SEED") or str(SystemRandom().randrange(10**6))
     print(f"SEED={seed}")

@@ -27,6 +27,7 @@ def long():
 """
 
 
+@pytest.mark.claim("P8")
 def test_a_second_daemon_names_the_first_and_leaves(tmp_path):
     site = Site(tmp_path, tasks=LONG)
     with site.daemon() as first, site.daemon() as second:
@@ -43,6 +44,7 @@ def test_a_second_daemon_names_the_first_and_leaves(tmp_path):
         site.wait_for_runs("quick", number + 1)
 
 
+@pytest.mark.claim("P9")
 def test_a_daemon_that_dies_takes_all_its_processes_along(tmp_path):
     site = Site(tmp_path, tasks=LONG)
     with site.daemon() as daemon:
@@ -54,6 +56,7 @@ def test_a_daemon_that_dies_takes_all_its_processes_along(tmp_path):
         until(lambda: not any(map(is_alive, below)), timeout=1.5, what="the end of all processes")
 
 
+@pytest.mark.claim("P8")
 def test_a_successor_waits_for_the_last_worker(tmp_path):
     site = Site(tmp_path, tasks=LONG)
     with site.daemon() as daemon:

@@ -28,6 +28,7 @@ def started(site, task):
 
 
 @pytest.mark.parametrize("overlap", ["skip", "queue", "allow", "replace"])
+@pytest.mark.claim("P13")
 def test_overlap(tmp_path, overlap):
     site = Site(tmp_path, tasks=SLOW.format(overlap=overlap))
     with site.daemon() as daemon:
@@ -53,6 +54,7 @@ def test_overlap(tmp_path, overlap):
             assert runs[0].reason == "a newer run replaces it"
 
 
+@pytest.mark.claim("P14")
 def test_tasks_that_share_a_lock_never_run_at_the_same_time(tmp_path):
     tasks = """
     import linod, time
@@ -78,6 +80,7 @@ def test_tasks_that_share_a_lock_never_run_at_the_same_time(tmp_path):
     assert all(earlier.ended <= later.started for earlier, later in pairwise(locked))
 
 
+@pytest.mark.claim("P14")
 def test_a_crash_releases_the_lock(tmp_path):
     tasks = """
     import linod, os
@@ -157,6 +160,7 @@ def test_a_task_that_is_disabled_while_it_waits_for_its_retry_is_not_tried_again
         assert not [run for run in site.runs("fails") if run.started and run.started > loaded]
 
 
+@pytest.mark.claim("P20")
 def test_retries_wait_longer_each_time(tmp_path):
     tasks = """
     import linod
@@ -286,6 +290,7 @@ def test_an_async_function_is_awaited_and_may_be_timed_out(tmp_path):
         assert "cleaned up" in run.output
 
 
+@pytest.mark.claim("P21")
 def test_a_task_that_goes_wrong_again_and_again_is_paused_until_somebody_resumes_it(tmp_path):
     site = Site(
         tmp_path,

@@ -46,6 +46,7 @@ class Rebooted(Site):
         return [*as_root_command(), *private, *super().command(*arguments)]
 
 
+@pytest.mark.claim("P25")
 def test_a_run_that_a_power_cut_has_ended_is_lost_and_not_run_twice(tmp_path):
     state = tmp_path / "state"
     site = Site(tmp_path / "site", STATE_DIRECTORY=str(state))

@@ -34,6 +34,7 @@ def precious():
 # Lost
 
 
+@pytest.mark.claim("P4", "P5", "P6")
 def test_a_lost_run_is_recorded_and_repeated_only_where_that_is_safe(tmp_path):
     site = Site(tmp_path, tasks=TASKS)
     with site.daemon() as daemon:
@@ -54,6 +55,7 @@ def test_a_lost_run_is_recorded_and_repeated_only_where_that_is_safe(tmp_path):
         assert sum(run.outcome == "lost" for run in site.runs()) == 2  # and stays so
 
 
+@pytest.mark.claim("P4")
 def test_what_a_lost_run_left_in_its_session_is_ended_by_the_successor(tmp_path):
     tasks = """
     import linod, os, subprocess, time
@@ -75,6 +77,7 @@ def test_what_a_lost_run_left_in_its_session_is_ended_by_the_successor(tmp_path)
         until(lambda: not is_alive(pid), timeout=10)
 
 
+@pytest.mark.claim("P3")
 def test_a_daemon_killed_at_random_moments_forgets_no_run(tmp_path):
     """Each run that began is in history with an outcome, whenever its daemon was killed."""
     tasks = """
@@ -115,6 +118,7 @@ def declare_daily(seconds, catch_up="once"):
 
 
 @pytest.mark.parametrize("catch_up", ["once", "none", "all"])
+@pytest.mark.claim("P10")
 def test_due_times_that_passed_while_no_daemon_ran_are_caught_up(tmp_path, catch_up):
     site = Site(tmp_path, tasks=declare_daily(3600, catch_up))
     with site.daemon() as daemon:
@@ -142,6 +146,7 @@ def test_due_times_that_passed_while_no_daemon_ran_are_caught_up(tmp_path, catch
     assert len(site.runs()) == len(runs), "once is enough"
 
 
+@pytest.mark.claim("P12")
 def test_a_changed_time_is_not_missed(tmp_path):
     site = Site(tmp_path, tasks=declare_daily(3600))
     with site.daemon() as daemon:
@@ -155,6 +160,7 @@ def test_a_changed_time_is_not_missed(tmp_path):
     assert not site.runs()
 
 
+@pytest.mark.claim("P7")
 def test_a_claim_that_never_began_is_caught_up_and_not_lost(tmp_path):
     site = Site(tmp_path, tasks=declare_daily(8))
     with site.daemon() as daemon:

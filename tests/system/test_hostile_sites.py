@@ -131,6 +131,7 @@ def test_a_site_that_misbehaves_while_it_is_loaded_disturbs_no_daemon(hostile_at
 
 
 @pytest.mark.parametrize("name", MISDEEDS)
+@pytest.mark.claim("P18")
 def test_a_task_that_misbehaves_disturbs_no_daemon_and_no_other_task(hostile_in_tasks, name):
     site = hostile_in_tasks[name]
     goes_on(site)
@@ -139,6 +140,7 @@ def test_a_task_that_misbehaves_disturbs_no_daemon_and_no_other_task(hostile_in_
 
 
 @pytest.mark.parametrize("name", MISDEEDS_OF_TASKS)
+@pytest.mark.claim("P18")
 def test_a_task_that_breaks_its_process_disturbs_no_daemon_and_no_other_task(breaking_their_processes, name):
     site = breaking_their_processes[name]
     goes_on(site)

@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from tests.support.site import time_of_day, until
 
 DAILY = """
@@ -81,6 +83,7 @@ def test_the_host_waits_for_runs_that_end_soon_when_it_goes_down(server, add_sit
     assert run.outcome == "succeeded"
 
 
+@pytest.mark.claim("P4")
 def test_a_run_that_a_power_failure_has_ended_is_lost(server, add_site):
     site = add_site(
         "power-failure",

@@ -50,6 +50,7 @@ def run(site, task):
     return asking
 
 
+@pytest.mark.claim("P23")
 def test_a_run_ends_under_the_old_code_and_the_next_one_uses_the_new(site):
     asking = run(site, "long")
     site.declare(AFTER)
@@ -80,6 +81,7 @@ def test_the_journal_says_which_tasks_are_new_and_which_are_gone(site):
     assert "gone: goes" in record["MESSAGE"]
 
 
+@pytest.mark.claim("P23")
 def test_code_that_cannot_be_loaded_fails_the_reload_and_harms_nothing(site):
     asking = run(site, "long")
     pid = site.pid

@@ -53,6 +53,7 @@ def seconds_to_stop(site):
     return time.monotonic() - begun
 
 
+@pytest.mark.claim("P22")
 def test_a_run_may_end_and_is_recorded_as_succeeded(stops):
     site = stops("polite", drain_timeout=30)
     assert seconds_to_stop(site) < 10
@@ -61,6 +62,7 @@ def test_a_run_may_end_and_is_recorded_as_succeeded(stops):
     assert site.show("ActiveState", "Result") == ["inactive", "success"]
 
 
+@pytest.mark.claim("P22")
 def test_a_run_that_ignores_term_is_killed_and_recorded(stops):
     site = stops("deaf")
     assert seconds_to_stop(site) < 10
@@ -92,6 +94,7 @@ def test_a_task_that_has_announced_a_longer_grace_than_usual_gets_it(stops):
     assert site.exists("cleaned-up")
 
 
+@pytest.mark.claim("P22")
 def test_nothing_starts_any_more_once_a_stop_was_asked_for(server, add_site):
     site = add_site(
         "drains",

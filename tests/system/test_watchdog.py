@@ -90,6 +90,7 @@ def test_what_fell_due_meanwhile_is_caught_up_once(hung):
     assert run.outcome == "succeeded"
 
 
+@pytest.mark.claim("P11")
 def test_frequent_tasks_just_go_on(hung):
     number = len(hung.ended("often"))
     hung.wait_for_runs("often", number + 2)

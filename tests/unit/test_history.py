@@ -96,6 +96,7 @@ def rows(state: Path, columns: str = "id", where: str = "true") -> list[Any]:
 # Claims
 
 
+@pytest.mark.claim("P2")
 def test_a_claim_is_written_before_it_is_answered(history: SqliteHistory, tmp_path: Path) -> None:
     history.claim(run(1), durable=False)
     assert answers(history, 1) == {1: True}
@@ -110,6 +111,7 @@ def test_claims_are_answered_each_once(history: SqliteHistory) -> None:
     assert not select.select([history], [], [], 0)[0]
 
 
+@pytest.mark.claim("P2")
 def test_a_due_time_is_claimed_only_once(open_history: Open) -> None:
     """Where two daemons share a history, the unique row settles who runs it."""
     one, other = open_history(), open_history()
@@ -148,6 +150,7 @@ def test_a_withdrawn_due_time_can_be_claimed_again(history: SqliteHistory) -> No
     assert answers(history, 1) == {2: True}
 
 
+@pytest.mark.claim("P25")
 def test_claims_of_rare_tasks_are_durable() -> None:
     assert is_durable(task(seconds=3600))
     assert not is_durable(task(seconds=3599))
@@ -320,6 +323,7 @@ def killed(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.claim("P3")
 def test_a_start_is_known_after_a_sigkill_in_the_next_instant(killed: Path, open_history: Open) -> None:
     history = open_history()
     past = history.past()
@@ -456,6 +460,7 @@ print(json.dumps({"told": told, "trouble": trouble, "woken": woken, "closed": cl
 """
 
 
+@pytest.mark.claim("P24")
 def test_tasks_go_on_while_nothing_can_be_written(tmp_path: Path) -> None:
     """Claims are granted at once, also between two tries; what happened is written when that works again."""
     ended = subprocess.run(

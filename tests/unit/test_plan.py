@@ -110,6 +110,7 @@ def daily(hour: int) -> Task:
     return task("daily", WallClock((time(hour),), zone="UTC"))
 
 
+@pytest.mark.claim("P16")
 def test_an_interval_goes_on_at_once_after_the_clock_was_set_back(world: World) -> None:
     world.adopt(every(60))
     assert len(world.advance(minutes=30)) == 30
@@ -117,6 +118,7 @@ def test_an_interval_goes_on_at_once_after_the_clock_was_set_back(world: World) 
     assert len(world.advance(minutes=10)) == 10
 
 
+@pytest.mark.claim("P16")
 def test_a_daily_time_is_not_run_again_after_the_clock_was_set_back(world: World) -> None:
     world.adopt(daily(13))
     assert world.advance(hours=2) == [("daily", NOON + timedelta(hours=1))]
@@ -126,6 +128,7 @@ def test_a_daily_time_is_not_run_again_after_the_clock_was_set_back(world: World
 
 
 @pytest.mark.parametrize("before", [timedelta(seconds=5), timedelta(minutes=30)], ids=["claimed", "not claimed"])
+@pytest.mark.claim("P16")
 def test_a_daily_time_that_the_clock_jumps_over_is_run(world: World, before: timedelta) -> None:
     world.adopt(daily(13))
     world.advance(hours=1, seconds=-before.total_seconds())
@@ -133,6 +136,7 @@ def test_a_daily_time_that_the_clock_jumps_over_is_run(world: World, before: tim
     assert world.turn() == [("daily", NOON + timedelta(hours=1))]
 
 
+@pytest.mark.claim("P17")
 def test_due_times_that_were_slept_through_are_one_run_and_one_skip(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +181,7 @@ def test_a_task_that_has_only_moved_in_its_file_is_no_news(world: World) -> None
     assert (entry.task.source, entry.position) == ("app/tasks.py:9", 1)
 
 
+@pytest.mark.claim("P12")
 def test_a_disabled_task_is_never_due(world: World) -> None:
     world.adopt(task("off", Interval(60, 0.0), enabled=False))
     assert world.advance(minutes=5) == []

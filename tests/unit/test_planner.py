@@ -92,6 +92,7 @@ def test_missed_due_times_are_caught_up_as_the_task_wishes(policy: CatchUpPolicy
     assert catch_up(task(catch_up=policy), AT - hours * HOUR, NOON) == plan
 
 
+@pytest.mark.claim("P10")
 def test_of_very_many_missed_due_times_the_last_hundred_are_caught_up() -> None:
     plan = catch_up(task(catch_up="all"), AT - 1000 * HOUR, NOON)
     assert len(plan.runs) == MOST_CAUGHT_UP
@@ -99,6 +100,7 @@ def test_of_very_many_missed_due_times_the_last_hundred_are_caught_up() -> None:
     assert plan.reason == "no daemon ran; only the last 100 due times are caught up"
 
 
+@pytest.mark.claim("P11")
 def test_a_task_more_frequent_than_a_minute_just_goes_on_in_a_daemon_that_stays() -> None:
     often = task(Interval(ALWAYS_GOES_ON - 1, phase=0.0))
     plan = catch_up(often, NOON - HOUR, NOON)
@@ -146,6 +148,7 @@ SCHEDULES = st.one_of(
     gap=st.timedeltas(timedelta(), timedelta(days=4)),
     resident=st.booleans(),
 )
+@pytest.mark.claim("P1")
 def test_every_due_time_is_either_run_or_skipped(
     schedule: Schedule, policy: CatchUpPolicy, now: datetime, gap: timedelta, resident: bool
 ) -> None:

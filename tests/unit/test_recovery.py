@@ -120,6 +120,7 @@ def wait_while_the_next_is_skipped(world: World, task: Task) -> None:
 
 
 @pytest.mark.parametrize("end", [World.end, World.drain])
+@pytest.mark.claim("P7")
 def test_a_run_that_waited_while_the_next_one_was_skipped_is_caught_up(world: World, end) -> None:
     wait_while_the_next_is_skipped(world, hourly())
     before = world.waiting[0].run.id
@@ -130,6 +131,7 @@ def test_a_run_that_waited_while_the_next_one_was_skipped_is_caught_up(world: Wo
     assert live.run.id == before, "at no moment is its due time without a record"
 
 
+@pytest.mark.claim("P7")
 def test_so_it_is_when_the_host_was_restarted_after_an_orderly_stop(world: World) -> None:
     wait_while_the_next_is_skipped(world, hourly())
     world.drain()
@@ -172,6 +174,7 @@ def test_it_is_recorded_as_skipped_when_its_task_is_declared_otherwise(world: Wo
     assert {run.due: run.reason for run in world.recorded()}[NOON + HOUR] == "its task is declared otherwise now"
 
 
+@pytest.mark.claim("P17")
 def test_a_due_time_that_came_late_stays_when_later_ones_were_overslept(world: World) -> None:
     world.tasks = [hourly()]
     world.start()

@@ -81,6 +81,7 @@ IN_CRON = [change for change in CHANGES if len(change[1]) == len("hh:mm")]  # it
     ("language", "zone", "at", "after", "expected"),
     [("wall clock", *change) for change in CHANGES] + [("cron", *change) for change in IN_CRON],
 )
+@pytest.mark.claim("P15")
 def test_change_of_summer_time(language: str, zone: str, at: str, after: str, expected: list[str]) -> None:
     """A skipped time is due at the first instant after the gap, a repeated one in its first pass only."""
     of_day = time.fromisoformat(at)
@@ -94,6 +95,7 @@ def test_local_times_in_one_gap_are_one_due_time() -> None:
     assert dues(schedule, "03-29 00:00", 3) == [instant("03-29 01:00"), instant("03-29 01:10"), instant("03-30 00:15")]
 
 
+@pytest.mark.claim("P15")
 def test_a_repeated_hour_is_silent_in_its_second_pass() -> None:
     schedule = Cron("*/20 * * * *", zone="Europe/Brussels")
     assert dues(schedule, "10-25 00:30", 2) == [instant("10-25 00:40"), instant("10-25 02:00")]
