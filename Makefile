@@ -46,7 +46,15 @@ demo:
 	@tests/set-up .venvs/demo demo $(DJANGO)
 	@.venvs/demo/bin/python -m tests.demo --seconds $(DURATION)
 
-test: check unit integration compatibility test-lino system package
+test: ahead check unit integration compatibility test-lino system package
+
+# Systems and sites are made while the first tests wait for what falls due. Tests that need one wait until it is whole;
+# what went wrong is told there, for they try again.
+ahead: .venv
+	@tests/set-up system
+	@mkdir -p build
+	@{ $(as_root) $(python) -m tests.support.roots; $(as_root) $(python) -m tests.support.package_roots; \
+	    $(python) -m tests.support.lino; } </dev/null >build/ahead.log 2>&1 &
 
 check: .venv
 	$(say) 'ruff and mypy'
@@ -64,11 +72,11 @@ integration: .venv
 
 # On the other versions of Django, all but what takes long and has little to do with Django.
 compatibility:
-	@for django in $$(tests/set-up djangos); do \
-	    tests/set-up .venvs/django-$$django test $$django || exit; \
-	    $(quiet_say) "integration tests with Django $$django"; \
-	    .venvs/django-$$django/bin/python $(together) -m 'not slow' tests/integration || exit; \
-	done
+	$(say) 'integration tests with Django' $$(tests/set-up djangos)
+	@for django in $$(tests/set-up djangos); do tests/set-up .venvs/django-$$django test $$django || exit; done
+	@tests/set-up djangos | xargs -n 1 | xargs -P 0 -I {} sh -c \
+	    'said=$$(.venvs/django-{}/bin/python $(together) -m "not slow" tests/integration 2>&1); code=$$?; \
+	    echo "With Django {}:"; echo "$$said"; exit $$code'
 
 test-lino: .venv
 	$(say) 'real Lino sites'
