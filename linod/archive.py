@@ -11,7 +11,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -24,9 +24,12 @@ from .errors import HistoryError
 from .instants import from_micros, to_micros
 from .runs import Outcome, Run, Trigger
 from .state import give_to_owner, why_unreadable
+from .totals import DURATIONS, LATENESS, Spread, Total
+from .totals import SCHEMA as TOTALS
 
 FILE = "history.sqlite3"
-VERSION = 3
+VERSION = 4
+COUNTED = 4  # the version since which there are totals
 PATIENCE = 10.0  # seconds to wait for another connection's lock, and for a statement of a face
 LARGEST = 64 << 20  # bytes of a value that a face reads
 
@@ -80,7 +83,7 @@ WHEN = "coalesce(ended, started, due)"
 FAILURES = f"CREATE INDEX runs_bad ON runs ({WHEN}, task) WHERE {WENT_WRONG};"
 
 # What brings a history from each version to the next; the first one makes a new file.
-STEPS = (SCHEMA, PAUSES, FAILURES)
+STEPS = (SCHEMA, PAUSES, FAILURES, TOTALS)
 
 COLUMNS = tuple(field.name for field in fields(Run))
 INSTANTS = ("due", "started", "ended")
@@ -255,6 +258,32 @@ class Archive:
                 count, since = count + 1, started or due
             return Streak(count=count, since=None if since is None else instant(since))
 
+    def totals(self, tasks: Collection[str]) -> dict[tuple[str, Outcome], Total]:
+        """How many runs of these tasks had which outcome, also those that history has forgotten."""
+        with self._only_ours():
+            return {
+                (task, Outcome(outcome)): Total(runs=whole(runs), latest=instant(latest))
+                for task, outcome, runs, latest in self._counted("task, outcome, runs, latest FROM totals")
+                if task in tasks
+            }
+
+    def durations(self, tasks: Collection[str]) -> dict[str, Spread]:
+        """How long the runs of these tasks took."""
+        found = {task: Spread(DURATIONS) for task in tasks}
+        with self._only_ours():
+            for task, bound, runs, seconds in self._counted("task, bound, runs, seconds FROM durations"):
+                if task in found:
+                    found[task].add(bound, whole(runs), seconds)
+        return found
+
+    def lateness(self) -> Spread:
+        """How long after their due times the runs have started that a schedule started."""
+        found = Spread(LATENESS)
+        with self._only_ours():
+            for bound, runs, seconds in self._counted("bound, runs, seconds FROM lateness"):
+                found.add(bound, whole(runs), seconds)
+        return found
+
     def run(self, id: int) -> Run | None:
         """One run, whole."""
         return next(iter(self._runs("WHERE id = ?", [id])), None)
@@ -262,6 +291,9 @@ class Archive:
     def _runs(self, condition: str, values: Sequence[Any] = ()) -> list[Run]:
         with self._only_ours():
             return list(map(run_from_row, self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs {condition}", values)))
+
+    def _counted(self, what: str) -> Iterator[Any]:
+        return self._rows(f"SELECT {what}") if self._version >= COUNTED else iter(())
 
     @contextmanager
     def _only_ours(self) -> Iterator[None]:
@@ -321,6 +353,13 @@ def pause_from_row(row: Sequence[Any]) -> PauseRecord:
     if not all(isinstance(text, str) for text in (task, reason, by)):
         raise TypeError(f"a pause has {row!r:.50}")
     return PauseRecord(task=task, since=instant(since), reason=reason, by=by)
+
+
+def whole(number: Any) -> int:
+    """A number of runs."""
+    if not isinstance(number, int) or number < 0:
+        raise ValueError(f"a number of runs is {number!r:.50}")
+    return number
 
 
 def instant(micros: int) -> datetime:

@@ -23,6 +23,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from .. import totals
 from ..archive import COLUMNS, FILE, PauseRecord, connect, row_from_run
 from ..conf import Settings
 from ..errors import HistoryError
@@ -165,6 +166,8 @@ class SqliteHistory:
         self._put_statement("UPDATE OR REPLACE tasks SET id = ? WHERE id = ?", (new, old))
         self._put_statement("UPDATE OR IGNORE runs SET task = ? WHERE task = ?", (new, old))
         self._put_statement("UPDATE OR REPLACE pauses SET task = ? WHERE task = ?", (new, old))
+        for statement in totals.RENAME:
+            self._put_statement(statement, (new, old))
 
     def pause(self, pause: PauseRecord) -> None:
         """Remember that a task, or the whole site, is paused."""
@@ -361,6 +364,8 @@ class SqliteHistory:
         instant, day = to_micros(now()), timedelta(days=1) // MICROSECOND
         keep, keep_bad = (instant - days * day for days in (self.settings.keep_days, self.settings.keep_failures_days))
         self._db.execute(PRUNE, (keep, keep_bad, self.settings.keep_runs))
+        for statement in totals.FORGET:
+            self._db.execute(statement)
 
     def _put_statement(self, statement: str, values: tuple[Any, ...]) -> None:
         with self._lock:
