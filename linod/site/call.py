@@ -18,7 +18,7 @@ from ..runs import Outcome
 
 OURS = os.path.join(os.path.dirname(__file__), "")
 LONGEST_REASON = 500
-LONGEST_TRACEBACK = 16_000
+LONGEST_TRACEBACK = 12_000  # characters, each of up to twelve bytes in a message
 
 
 class Terminated(BaseException):

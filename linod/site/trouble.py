@@ -12,8 +12,9 @@ from ..errors import ConfigurationError, DeclarationError, LinodError
 from ..wire import NotLoaded
 
 LINOD = str(Path(__file__).parents[1])
+# Characters, each of up to twelve bytes in a message.
 LONGEST_REASON = 2000
-LONGEST_TRACEBACK = 20_000
+LONGEST_TRACEBACK = 10_000
 
 
 def why_not(error: BaseException) -> NotLoaded:

@@ -14,7 +14,22 @@ from hypothesis import strategies as st
 from linod import wire
 from linod.errors import WireError
 from linod.runs import Outcome
-from linod.wire import LARGEST, Begin, Ended, Fork, Hello, Message, Progress, Tasks, receive, receive_with_fds, send
+from linod.site.call import describe, format_traceback
+from linod.site.trouble import why_not
+from linod.wire import (
+    LARGEST,
+    Begin,
+    Ended,
+    Fork,
+    Hello,
+    Message,
+    NotLoaded,
+    Progress,
+    Tasks,
+    receive,
+    receive_with_fds,
+    send,
+)
 
 TEXT = st.text(max_size=50)
 NUMBER = st.integers(-(2**62), 2**62)
@@ -225,3 +240,13 @@ def test_descriptors_that_nobody_asked_for_are_closed(ends: tuple[socket.socket,
 
 def test_no_end_is_inherited_by_a_program_that_is_executed(ends: tuple[socket.socket, socket.socket]) -> None:
     assert not any(end.get_inheritable() for end in ends)
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{GRINNING FACE}", "\x01", "\udc80"])
+def test_what_went_wrong_fits_into_a_message_however_it_is_written(letter: str) -> None:
+    one, other = wire.pair()
+    error = ValueError(letter * 50_000)
+    send(one, Ended(run=1, outcome=Outcome.FAILED, reason=describe(error), traceback=format_traceback(error)))
+    send(one, why_not(error))
+    assert isinstance(receive(other), Ended)
+    assert isinstance(receive(other), NotLoaded)
