@@ -283,7 +283,7 @@ class Plan:
             else:
                 self._reporter.claim_refused(live.task, live.run)
                 was_next = live.entry.next is live
-                self.drop(live, "another daemon runs it")
+                self.drop(live, "its due time has been seen to before")
                 if was_next:
                     self.plan_next(live.entry, live.run.due)
 

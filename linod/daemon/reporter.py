@@ -190,7 +190,7 @@ class Reporter:
 
     def claim_refused(self, task: Task, run: Run) -> None:
         self._say(
-            "refused", f"{task.label}, due at {clock(run.due)}, is run by another daemon", logging.WARNING, task=task
+            "refused", f"{task.label}, due at {clock(run.due)}, has been seen to before", logging.WARNING, task=task
         )
 
     # The daemon
