@@ -67,8 +67,8 @@ class Recovery:
         if entry and run.trigger is Trigger.RERUN and self._plan.runs_by_itself(entry):
             self._plan.claim_again(entry, run, at=instant)
             return True
-        if not entry or not self._is_passed_over(entry, run, instant):
-            self._history.withdraw(run)  # its due time, if it had one of its own, is still to be accounted for
+        if not entry or not planner.has_come(run, instant) or self._is_caught_up(entry, run):
+            self._history.withdraw(run)
             return False
         if reason := self._why_not(entry, run, instant):
             quietly = planner.goes_on(entry.task, resident=not self._once)
@@ -79,15 +79,15 @@ class Recovery:
         self._reporter.catching_up(entry.task, live.run)
         return True
 
-    def _is_passed_over(self, entry: Entry, run: Run, instant: datetime) -> bool:
-        """Whether later due times of its task were seen to while this one waited, so that it is not caught up."""
-        if not planner.has_come(run, instant) or entry.accounted is None:
-            return False
-        return entry.since < run.due <= entry.accounted
+    def _is_caught_up(self, entry: Entry, run: Run) -> bool:
+        """Whether its due time is among those that count as missed: no later one was seen to while this one waited."""
+        return run.due > max(entry.since, entry.accounted or entry.since) and self._plan.runs_by_itself(entry)
 
     def _why_not(self, entry: Entry, run: Run, instant: datetime) -> str:
-        if not self._plan.runs_by_itself(entry):
-            return "its task is paused" if self._plan.pause_of(entry) else "its task is disabled"
+        if run.due <= entry.since:
+            return "its task was paused or declared otherwise meanwhile"
+        if self._plan.pause_of(entry):
+            return "its task is paused"
         return planner.not_caught_up(entry.task, run.due, instant, resident=not self._once)
 
     def _bury(self, run: Run, pids: list[int]) -> None:

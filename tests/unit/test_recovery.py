@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import select
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
 
-from linod.archive import Archive
+from linod.archive import FILE, Archive, connect
 from linod.conf import Settings
 from linod.daemon import plan as plan_module
 from linod.daemon import recovery as recovery_module
@@ -22,6 +23,7 @@ from linod.daemon.plan import Plan
 from linod.daemon.recovery import Recovery
 from linod.daemon.reporter import Reporter, TextSink
 from linod.daemon.running import Running
+from linod.daemon.statements import resuming
 from linod.runs import Outcome, Run, Trigger
 from linod.schedules import Interval, WallClock
 from linod.task import Policies, Task
@@ -164,6 +166,20 @@ def test_it_is_recorded_as_skipped_when_its_task_is_paused(world: World) -> None
     world.plan.pause(make_pause(None, task="app.t", reason="", by="root", now=world.now))
     assert not world.waiting
     assert {run.due: run.reason for run in world.recorded()}[NOON + HOUR] == "its task is paused"
+
+
+def test_it_is_recorded_as_skipped_when_its_task_was_paused_and_resumed_while_no_daemon_ran(world: World) -> None:
+    wait_while_the_next_is_skipped(world, hourly())
+    world.drain()
+    world.now += HOUR / 2
+    with closing(connect(world.state / FILE)) as db:
+        for statement, values in resuming("app.t", world.now):
+            db.execute(statement, values)
+    world.start()
+    assert not world.waiting
+    assert {run.due: run.reason for run in world.recorded()}[NOON + HOUR] == (
+        "its task was paused or declared otherwise meanwhile"
+    )
 
 
 def test_it_is_recorded_as_skipped_when_its_task_is_declared_otherwise(world: World) -> None:
