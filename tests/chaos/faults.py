@@ -88,7 +88,7 @@ class SecondDaemon:
     name = "second-daemon"
 
     def strike(self, world, random):
-        with world.another_daemon() as second:
+        with world.site.daemon() as second:
             if (code := second.wait(60)) != EXIT_TRY_LATER:
                 world.complain(f"a second daemon left with {code}: {second.output()}")
 

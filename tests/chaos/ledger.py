@@ -1,4 +1,4 @@
-"""What really happened: the tasks of a world write it down themselves, one line at the begin and one at the end of a run.
+"""What really happened: the tasks of a world write it down themselves, a line at the begin and one at the end of a run.
 
 The history is judged by it. Whether two runs were alive at the same time is asked of the kernel: each run holds a lock
 on a file as long as it lives, whatever ends it.

@@ -34,7 +34,7 @@ class Wanted:
 
 @dataclass
 class Stretch:
-    """A time in which the daemon wants one task: due times between `must` are accounted for, others between `may` can be.
+    """A time in which the daemon wants one task: what is due between `must` is accounted for, between `may` it can be.
 
     In each stretch a due time is accounted for once at most. It has no end as long as it goes on.
     """
@@ -55,35 +55,35 @@ class Model:
 
     def __init__(self):
         self.stretches = defaultdict(list)  # of each task, the last one last
-        self._wanted = {}
+        self.wanted = {}
         self._highest = None  # until when due times may have been accounted for before the clock was set back
 
     def observe(self, wanted, *, since, now):
         """The tasks that shall run by themselves are these, or have become so between these instants."""
-        for task in self._wanted.keys() | wanted.keys():
-            before, after = self._wanted.get(task), wanted.get(task)
+        for task in self.wanted.keys() | wanted.keys():
+            before, after = self.wanted.get(task), wanted.get(task)
             if before and (after is None or after.schedule != before.schedule):
                 self.stretches[task][-1].end(since=since, now=now)
             if after and (before is None or after.schedule != before.schedule):
                 self._begin(task, after, since=since, now=now)
             elif after:
                 self.stretches[task][-1].wanted = after
-        self._wanted = dict(wanted)
+        self.wanted = dict(wanted)
 
     def clock_was_set(self, *, before, after):
         """A clock set forward makes due what it has jumped over. Set back, it makes intervals due again."""
         if after >= before:
             return
         self._highest = max(self._highest or before, before) + CLAIM_WITHIN
-        for task, wanted in self._wanted.items():
+        for task, wanted in self.wanted.items():
             self.stretches[task][-1].must_to = before - SLACK
             self.stretches[task][-1].may_to = before + CLAIM_WITHIN
             self._begin(task, wanted, since=after, now=after)
 
     def daemon_ended(self, now):
-        """Its successor knows up to when due times are accounted for, but not what happened since the clock was set back."""
+        """Its successor does not know what happened after the clock was set back."""
         if self._highest is not None and now < self._highest:
-            for task in self._wanted:
+            for task in self.wanted:
                 stretch = self.stretches[task][-1]
                 stretch.must_from = max(stretch.must_from, self._highest)
 

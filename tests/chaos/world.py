@@ -101,7 +101,7 @@ class World:
         )
         self.site.state.mkdir()
         self.model = Model()
-        self.tasks = []
+        self.tasks, self.declared = [], {}  # now, and ever by their names
         self.strikes = []  # what has happened to it, with its time
         self.complaints = []
         self.lives = []  # of daemons, with the times at which they were frozen
@@ -127,10 +127,8 @@ class World:
 
     def start(self):
         """Have a daemon started. It is there when the world is settled."""
-        self.lives.append(Life(self.another_daemon()))
-
-    def another_daemon(self):
-        return self.site.daemon(NOTIFY_SOCKET=self.notices.path, WATCHDOG_USEC=str(int(WATCHDOG * 1e6)))
+        daemon = self.site.daemon(NOTIFY_SOCKET=self.notices.path, WATCHDOG_USEC=str(int(WATCHDOG * 1e6)))
+        self.lives.append(Life(daemon))
 
     def signal(self, number):
         self.daemon.signal(number)
@@ -179,6 +177,7 @@ class World:
     def declare(self, tasks):
         """Give the site these tasks, from the next load on."""
         self.tasks = tasks
+        self.declared |= {task["name"]: task for task in tasks}
         self.site.write("tasks.json", json.dumps(tasks, indent=1))
 
     @contextmanager
@@ -233,7 +232,7 @@ class World:
         self.daemon.wait_for(lambda: self.notices.of(self.daemon.pid, "READY"), PATIENCE)
 
     def ask_for_order(self):
-        """Wait until all that the daemon knows is written: it confirms nothing before. (Nothing is paused by this name.)"""
+        """Wait until all that the daemon knows is written: before that it confirms nothing, not even no change."""
         with self.site.history() as archive:
             paused = archive.pauses()
         self.tell(Resume(task=next(name for name in self.names if name not in paused), by="chaos"))

@@ -1,0 +1,246 @@
+"""The judge: what must be true of all that happened. Each sentence of it is a function that yields what broke it."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from linod.runs import Outcome, Run, Trigger
+from linod.task import Policies
+
+from .ledger import Line
+from .model import Model
+
+MICROSECOND = timedelta(microseconds=1)
+UNHAPPY = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED)
+BY_ITSELF = (Trigger.SCHEDULE, Trigger.CATCH_UP)
+EARLY = 0.05  # seconds by which a retry may seem to come too early: two clocks are read one after the other
+LATE = 10.0  # seconds by which a retry may be late, and anything else on a busy machine
+SHOWN = 12  # runs and lines of each task
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A sentence that isn't true, of which task, and the runs that show it."""
+
+    sentence: str
+    task: str = ""
+    runs: tuple[int, ...] = ()
+
+
+@dataclass
+class Case:
+    """All that happened, after a daemon has drained between two instants of the world's clock."""
+
+    runs: list[Run]
+    lines: list[Line]
+    model: Model
+    policies: dict[str, Policies]
+    since: datetime
+    now: datetime
+    disturbed: list[tuple[float, float]] = field(default_factory=list)  # when there were faults, monotonic
+
+    def __post_init__(self):
+        self.by_id = {run.id: run for run in self.runs}
+        self.begun = {line.run: line for line in self.lines if line.kind == "begin"}
+        self.ended = {line.run: line for line in self.lines if line.kind == "end"}
+        self.attempts = defaultdict(list)
+        self.of_task = defaultdict(list)
+        for run in self.runs:
+            self.attempts[run.task, run.due, run.attempt].append(run)
+            self.of_task[run.task].append(run)
+
+    def was_disturbed(self, since, until):
+        """Whether there was a fault between two instants of the monotonic clock."""
+        return any(began <= until and ended >= since for began, ended in self.disturbed)
+
+
+def judge(case):
+    """All that is wrong."""
+    return [broken for law in LAWS for broken in law(case)]
+
+
+# The ledger and the history
+
+
+def no_run_begins_twice(case):
+    for run, number in Counter(line.run for line in case.lines if line.kind == "begin").items():
+        if number > 1:
+            yield Broken(f"run {run} has begun {number} times", case.begun[run].task, (run,))
+
+
+def what_began_is_recorded(case):
+    for line in case.begun.values():
+        run = case.by_id.get(line.run)
+        if run is None:
+            yield Broken(f"run {line.run} has begun, and history does not know it", line.task)
+        elif (run.task, run.pid) != (line.task, line.pid):
+            yield Broken(f"run {run.id} was of {line.task} in process {line.pid}", run.task, (run.id,))
+
+
+def every_run_has_the_outcome_that_it_had(case):
+    for run in case.runs:
+        began, ended = run.id in case.begun, run.id in case.ended
+        match run.outcome:
+            case None:
+                # That a lost run shall be repeated is known from its claim alone, which stays for the next daemon.
+                right = run.trigger is Trigger.RERUN and not began
+            case Outcome.SKIPPED:
+                right = not began and run.started is None
+            case Outcome.SUCCEEDED | Outcome.FAILED:
+                right = ended
+            case _:
+                right = True
+        if not right:
+            seen = "ended" if ended else "begun" if began else "not begun"
+            yield Broken(f"run {run.id} has {seen}, and its outcome is {run.outcome}", run.task, (run.id,))
+        elif run.outcome not in (None, Outcome.SUCCEEDED) and not run.reason:
+            yield Broken(f"run {run.id} is {run.outcome} for no reason", run.task, (run.id,))
+
+
+def policies_of_overlap_and_locks_hold(case):
+    for line in case.lines:
+        if line.kind in ("overlap", "lock"):
+            other = "another run of its task" if line.kind == "overlap" else "a run with the same lock"
+            yield Broken(f"run {line.run} has begun while {other} was alive", line.task, (line.run,))
+
+
+# Due times
+
+
+def every_due_time_is_accounted_for(case):
+    for task in case.model.stretches:
+        bounds = case.model.bounds(task, since=case.since, now=case.now)
+        times = defaultdict(list)  # by schedule and due time, the runs that account for it
+        for run in case.of_task[task]:
+            if run.attempt == 1 and run.trigger in BY_ITSELF and run.outcome is not None:
+                yield from account(case, run, bounds, times)
+        for schedule, limits in bounds.items():
+            for due, (least, most) in limits.items():
+                runs = times[schedule, due]
+                if not least <= len(runs) <= most:
+                    wanted = least if least == most else f"{least} to {most}"
+                    sentence = f"the due time {due:%F %T.%f} is accounted for {len(runs)} times rather than {wanted}"
+                    yield Broken(sentence, task, (*runs, *neighbours(case, task, due)))
+
+
+def account(case, run, bounds, times):
+    """Note for which due times a run stands: its own, and those before that were missed."""
+    schedules = [schedule for schedule in bounds if schedule.previous(run.due) == run.due]
+    if not schedules:
+        yield Broken(f"run {run.id} is for a due time of no schedule", run.task, (run.id,))
+        return
+    # One that still wants it, where the due times of two schedules meet.
+    schedule = max(
+        schedules, key=lambda schedule: bounds[schedule].get(run.due, [0, 0])[0] - len(times[schedule, run.due])
+    )
+    due = run.due
+    for _ in range(run.dues):
+        if due not in bounds[schedule]:
+            yield Broken(f"run {run.id} is for {due:%F %T.%f}, when its task was not wanted", run.task, (run.id,))
+            return
+        times[schedule, due].append(run.id)
+        due = schedule.previous(due - MICROSECOND)
+
+
+def neighbours(case, task, due):
+    """The runs of a task before and after a due time."""
+    runs = [run for run in case.of_task[task] if run.attempt == 1]
+    before = [run.id for run in runs if run.due < due]
+    after = [run.id for run in runs if run.due > due]
+    return (*before[-3:], *after[:3])
+
+
+# Repetitions
+
+
+def lost_runs_are_repeated_once_where_that_is_safe(case):
+    for (task, due, attempt), runs in case.attempts.items():
+        again = [run for run in case.attempts.get((task, due, attempt + 1), []) if run.trigger is Trigger.RERUN]
+        lost = [run for run in runs if run.outcome is Outcome.LOST and run.trigger is not Trigger.RERUN]
+        wanted = lost if case.policies[task].rerun_lost else []
+        let_go = any(was_let_go(case, run) for run in wanted)
+        if len(again) > len(wanted) or (len(again) < len(wanted) and not let_go):
+            ids = tuple(run.id for run in (*runs, *again))
+            yield Broken(f"of attempt {attempt}, {len(wanted)} lost runs had {len(again)} repetitions", task, ids)
+
+
+def was_let_go(case, run):
+    """Whether its task was paused, gone or declared otherwise about when a lost run was to be repeated."""
+    near = timedelta(minutes=2)
+    ends = [stretch.may_to for stretch in case.model.stretches[run.task]]
+    begins = [stretch.may_from for stretch in case.model.stretches[run.task]]
+    return any(abs(instant - run.started) < near for instant in (*ends, *begins) if instant and run.started)
+
+
+def retries_follow_their_policy(case):
+    for run in case.runs:
+        if run.trigger is not Trigger.RETRY:
+            continue
+        before = [
+            other
+            for other in case.attempts.get((run.task, run.due, run.attempt - 1), [])
+            if other.outcome in UNHAPPY and other.trigger is not Trigger.MANUAL and other.id < run.id
+        ]
+        delay = case.policies[run.task].retry_after(run.attempt - 1)
+        if not before or delay is None:
+            yield Broken(f"run {run.id} is a retry of nothing", run.task, (run.id,))
+            continue
+        ended, began = case.ended.get(before[-1].id), case.begun.get(run.id)
+        if not ended or not began or case.was_disturbed(ended.monotonic, began.monotonic):
+            continue
+        if began.monotonic - ended.monotonic < delay - EARLY:
+            yield Broken(f"run {run.id} is a retry that came too early", run.task, (before[-1].id, run.id))
+
+
+def what_went_wrong_is_tried_again(case):
+    for run in case.runs:
+        delay = case.policies[run.task].retry_after(run.attempt)
+        ended = case.ended.get(run.id)
+        if run.outcome not in UNHAPPY or run.trigger is Trigger.MANUAL or delay is None or not ended:
+            continue
+        until = run.ended + timedelta(seconds=delay + LATE)
+        # A new due time is a new try, and so is what somebody asks for.
+        others = [other for other in case.of_task[run.task] if other.id != run.id and run.ended < other.due <= until]
+        disturbed = case.was_disturbed(ended.monotonic - LATE, ended.monotonic + delay + LATE)
+        if others or disturbed or until > case.since or (run.task, run.due, run.attempt + 1) in case.attempts:
+            continue
+        yield Broken(f"run {run.id} was {run.outcome}, and is not tried again", run.task, (run.id,))
+
+
+LAWS = (
+    no_run_begins_twice,
+    what_began_is_recorded,
+    every_run_has_the_outcome_that_it_had,
+    policies_of_overlap_and_locks_hold,
+    every_due_time_is_accounted_for,
+    lost_runs_are_repeated_once_where_that_is_safe,
+    retries_follow_their_policy,
+    what_went_wrong_is_tried_again,
+)
+
+
+# The daemon
+
+
+def judge_notices(lives, notices, watchdog):
+    """What each daemon has said to the service manager, in sentences about what is wrong with it."""
+    for life in lives:
+        ended = life.ended or float("inf")
+        said = notices.of(life.pid, "WATCHDOG", "READY")
+        for one, other in pairwise(said):
+            silent = (
+                other.at - one.at - sum(until - since for since, until in life.frozen if one.at <= until <= other.at)
+            )
+            if silent > watchdog and other.at < ended:
+                yield Broken(f"daemon {life.pid} has been silent for {silent:.1f} s")
+        reloads = notices.of(life.pid, "RELOADING", "READY", "MONOTONIC_USEC")
+        if reloads and reloads[-1].name != "READY" and life.ended is None:
+            yield Broken(f"daemon {life.pid} has not told that its reload is over")
+        if len([n for n in reloads if n.name == "RELOADING"]) != len(
+            [n for n in reloads if n.name == "MONOTONIC_USEC"]
+        ):
+            yield Broken(f"daemon {life.pid} has told of a reload without its time")
+    strangers = {notice.pid for notice in notices.all} - {life.pid for life in lives}
+    if strangers:
+        yield Broken(f"other processes than daemons spoke to the service manager: {sorted(strangers)}")
