@@ -18,6 +18,8 @@ from random import Random
 import linod
 from tests.chaos.ledger import Ledger
 
+LEFT_BEHIND = "sleep"  # the program that a task leaves behind
+
 # Each gets a generator of its own, and draws from it whether it behaves.
 
 
@@ -68,7 +70,7 @@ def loud(random):
 
 
 def leaves_a_process(random):
-    subprocess.Popen(["sleep", "4"], start_new_session=random.random() < 0.5)
+    subprocess.Popen([LEFT_BEHIND, "4"], start_new_session=random.random() < 0.5)
 
 
 async def waits(random):

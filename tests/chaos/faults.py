@@ -119,7 +119,7 @@ class KillWorkers:
     name = "kill-workers"
 
     def strike(self, world, random):
-        for pid in some(random, world.daemon.workers()):
+        for pid in some(random, world.workers()):
             send(pid, random.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGINT, signal.SIGHUP]))
 
 
@@ -129,7 +129,7 @@ class FreezeWorkers:
     name = "freeze-workers"
 
     def strike(self, world, random):
-        pids = some(random, world.daemon.workers())
+        pids = some(random, world.workers())
         for pid in pids:
             send(pid, signal.SIGSTOP)
         if random.random() < 0.5:

@@ -3,7 +3,8 @@
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 
 from linod.runs import Outcome, Run, Trigger
 from linod.task import Policies
@@ -26,6 +27,7 @@ class Broken:
     sentence: str
     task: str = ""
     runs: tuple[int, ...] = ()
+    around: tuple[datetime, ...] = ()  # other instants of interest
 
 
 @dataclass
@@ -116,12 +118,23 @@ def every_due_time_is_accounted_for(case):
             if run.attempt == 1 and run.trigger in BY_ITSELF and run.outcome is not None:
                 yield from account(case, run, bounds, times)
         for schedule, limits in bounds.items():
-            for due, (least, most) in limits.items():
-                runs = times[schedule, due]
-                if not least <= len(runs) <= most:
-                    wanted = least if least == most else f"{least} to {most}"
-                    sentence = f"the due time {due:%F %T.%f} is accounted for {len(runs)} times rather than {wanted}"
-                    yield Broken(sentence, task, (*runs, *neighbours(case, task, due)))
+            wrong = [
+                (due, f"{len(times[schedule, due])} times rather than {in_words(*limits[due])}")
+                for due in sorted(limits)
+                if not limits[due][0] <= len(times[schedule, due]) <= limits[due][1]
+            ]
+            for how, group in groupby(wrong, key=itemgetter(1)):
+                dues = [due for due, _how in group]
+                yield Broken(
+                    f"{len(dues)} due times from {dues[0]:%F %T.%f} on are accounted for {how}",
+                    task,
+                    (*times[schedule, dues[0]], *neighbours(case, task, dues[0])),
+                    around=(dues[0], dues[-1]),
+                )
+
+
+def in_words(least, most):
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def account(case, run, bounds, times):

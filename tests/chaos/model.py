@@ -45,10 +45,6 @@ class Stretch:
     must_to: datetime | None = None
     may_to: datetime | None = None
 
-    def end(self, *, since, now):
-        """Between these instants, the daemon has let go of the task."""
-        self.must_to, self.may_to = since - self.wanted.patience, now + CLAIM_WITHIN
-
 
 class Model:
     """What is wanted of a daemon, as time goes by."""
@@ -57,13 +53,14 @@ class Model:
         self.stretches = defaultdict(list)  # of each task, the last one last
         self.wanted = {}
         self._highest = None  # until when due times may have been accounted for before the clock was set back
+        self._leaps = []  # when the clock was set forward since, and what it showed then
 
     def observe(self, wanted, *, since, now):
         """The tasks that shall run by themselves are these, or have become so between these instants."""
         for task in self.wanted.keys() | wanted.keys():
             before, after = self.wanted.get(task), wanted.get(task)
             if before and (after is None or after.schedule != before.schedule):
-                self.stretches[task][-1].end(since=since, now=now)
+                self._end(task, since=since, now=now)
             if after and (before is None or after.schedule != before.schedule):
                 self._begin(task, after, since=since, now=now)
             elif after:
@@ -73,19 +70,26 @@ class Model:
     def clock_was_set(self, *, before, after):
         """A clock set forward makes due what it has jumped over. Set back, it makes intervals due again."""
         if after >= before:
+            self._leaps.append((before, after))
             return
-        self._highest = max(self._highest or before, before) + CLAIM_WITHIN
+        self._highest = max(self._highest or before, before + CLAIM_WITHIN)
+        for task in self.wanted:
+            self._end(task, since=before, now=before)
+        self._leaps.clear()
         for task, wanted in self.wanted.items():
-            self.stretches[task][-1].must_to = before - SLACK
-            self.stretches[task][-1].may_to = before + CLAIM_WITHIN
             self._begin(task, wanted, since=after, now=after)
 
     def daemon_ended(self, now):
         """Its successor does not know what happened after the clock was set back."""
-        if self._highest is not None and now < self._highest:
-            for task in self.wanted:
-                stretch = self.stretches[task][-1]
-                stretch.must_from = max(stretch.must_from, self._highest)
+        if self.is_set_back(now):
+            for task, wanted in self.wanted.items():
+                self._end(task, since=now, now=now)
+                self._begin(task, wanted, since=now, now=now)
+                self.stretches[task][-1].must_from = self._highest
+
+    def is_set_back(self, now):
+        """Whether the clock has shown this time before."""
+        return self._highest is not None and now < self._highest
 
     def bounds(self, task, *, since, now):
         """How often each due time is accounted for after a drain between these instants.
@@ -95,7 +99,7 @@ class Model:
         bounds = defaultdict(lambda: defaultdict(lambda: [0, 0]))
         for stretch in self.stretches[task]:
             schedule = stretch.wanted.schedule
-            must_to = stretch.must_to or since - stretch.wanted.patience
+            must_to = stretch.must_to or self._elapsed(stretch.wanted.patience, until=since)
             may_to = stretch.may_to or now + CLAIM_WITHIN
             due = schedule.next(stretch.may_from)
             while due is not None and due <= may_to:
@@ -105,9 +109,23 @@ class Model:
                 due = schedule.next(due)
         return bounds
 
+    def _end(self, task, *, since, now):
+        """Between these instants the daemon has let go of a task, and of those of its runs that have not begun."""
+        stretch = self.stretches[task][-1]
+        stretch.must_to = self._elapsed(stretch.wanted.patience, until=since)
+        stretch.may_to = now + CLAIM_WITHIN
+
+    def _elapsed(self, span, *, until):
+        """The instant that was so long ago: what the clock was set forward by has not passed."""
+        for before, after in reversed(self._leaps):
+            if until - after >= span:
+                break
+            span, until = span - (until - after), before
+        return until - span
+
     def _begin(self, task, wanted, *, since, now):
         must_from = now
-        if self._highest is not None and now < self._highest:
+        if self.is_set_back(now):
             # A time on the wall that has come already is not run again; nor are intervals that were claimed.
             must_from = self._highest if wanted.schedule.follows_the_wall else now + CLAIM_WITHIN + SLACK
         self.stretches[task].append(Stretch(wanted, may_from=since, must_from=must_from))

@@ -5,7 +5,6 @@ import time
 import traceback
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import timedelta
 from random import Random
 
 from linod.errors import LinodError
@@ -24,7 +23,7 @@ MOST_DESCRIPTORS = 100  # of a daemon with a dozen workers
 MOST_THREADS = 3
 MOST_MEMORY = 40 << 10  # KiB
 SHOWN = 12  # runs and faults beside what is broken
-NEAR = timedelta(seconds=20)
+MOST_TOLD = 20  # broken sentences
 
 
 class Storm:
@@ -101,13 +100,19 @@ class Storm:
         self.say(
             f"{world.clock.now():%F %T}  {len(world.strikes)} faults, {len(case.runs)} runs, {len(self.broken)} broken"
         )
-        for broken in self.broken:
+        for broken in self.broken[:MOST_TOLD]:
             self.say(describe(broken, case, world))
 
     def every_task_runs_again(self):
         """No task is silently disabled."""
         began = time.monotonic()
-        wanted = {task: it for task, it in self.world.model.wanted.items() if it.schedule.period < LONGEST_PERIOD}
+        model, now = self.world.model, self.world.clock.now()
+        wanted = {
+            task: it
+            for task, it in model.wanted.items()
+            # A time on the wall that has come before the clock was set back does not come again.
+            if it.schedule.period < LONGEST_PERIOD and not (it.schedule.follows_the_wall and model.is_set_back(now))
+        }
 
         def missing():
             ran = {line.task for line in self.world.ledger.lines() if line.kind == "begin" and line.monotonic > began}
@@ -155,10 +160,9 @@ def describe(broken, case, world):
     for run in runs:
         text.append(f"  {describe_run(run)}")
         text += [f"    ledger: {line}" for line in case.lines if line.run == run.id]
-    instants = [instant for run in runs for instant in (run.due, run.started) if instant]
-    first, last = min(instants, default=case.since) - NEAR, max(instants, default=case.now) + NEAR
-    near = [strike for strike in world.strikes if strike.since <= last and strike.until >= first]
-    text += [f"  fault: {strike}" for strike in near[-SHOWN:]]
+    instants = [*broken.around, *(instant for run in runs for instant in (run.due, run.started, run.ended) if instant)]
+    near = [strike for strike in world.strikes if any(strike.is_near(instant) for instant in instants)]
+    text += [f"  fault: {strike}" for strike in near or world.strikes[-SHOWN:]]
     return "\n".join(text)
 
 

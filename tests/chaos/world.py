@@ -17,8 +17,9 @@ from linod.caller import ask
 from linod.launch import Launch, Place
 from linod.task import Task
 from linod.wire import Ask, Refused, Reload, Resume
-from tests.support.site import Site, is_alive, until
+from tests.support.site import Site, is_alive, name_of, until
 
+from .bodies import LEFT_BEHIND
 from .clock import Clock
 from .drawing import draw_tasks
 from .ledger import Ledger
@@ -27,6 +28,7 @@ from .notices import Notices
 
 PATIENCE = 60.0  # seconds until something is there that takes less than one on an idle machine
 WATCHDOG = 15.0  # seconds, as WatchdogSec=
+NEAR = timedelta(seconds=8)  # within which a fault may explain something
 SETTINGS = """
 LINOD = {{
     "max_parallel": {max_parallel},
@@ -54,6 +56,9 @@ class Strike:
     ended: float
     since: datetime
     until: datetime
+
+    def is_near(self, instant):
+        return self.since - NEAR <= instant <= self.until + NEAR
 
     def __str__(self):
         return f"{self.name} for {self.ended - self.began:.1f} s, {self.since:%H:%M:%S.%f} to {self.until:%H:%M:%S.%f}"
@@ -236,6 +241,10 @@ class World:
         with self.site.history() as archive:
             paused = archive.pauses()
         self.tell(Resume(task=next(name for name in self.names if name not in paused), by="chaos"))
+
+    def workers(self):
+        """The pids of the daemon's workers, without what tasks have left behind."""
+        return [pid for pid in self.daemon.workers() if name_of(pid) != LEFT_BEHIND]
 
     def unfinished(self):
         with self.site.history() as archive:
