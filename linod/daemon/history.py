@@ -86,12 +86,17 @@ class Batch:
     def __bool__(self) -> bool:
         return bool(self.runs or self.withdrawn or self.accounted or self.statements or self.callbacks)
 
+    def account(self, task: str, due: int) -> None:
+        """A due time is dealt with, and so are those before it; what deals with an earlier one may come later."""
+        self.accounted[task] = max(due, self.accounted.get(task, due))
+
     def put_before(self, later: Batch) -> None:
         """Take in what has gathered since, after this one could not be written."""
         self.runs = {id: row for id, row in (self.runs | later.runs).items() if id not in later.withdrawn}
         self.withdrawn |= later.withdrawn
         self.claims += later.claims
-        self.accounted.update(later.accounted)
+        for task, due in later.accounted.items():
+            self.account(task, due)
         self.statements += later.statements
         self.callbacks += later.callbacks
         self.durable |= later.durable
@@ -223,7 +228,7 @@ class SqliteHistory:
         with self._lock:
             self._batch.runs[run.id] = row_from_run(run)
             if run.trigger is not Trigger.MANUAL:
-                self._batch.accounted[run.task] = to_micros(run.due)
+                self._batch.account(run.task, to_micros(run.due))
 
     def turn_finished(self) -> None:
         """Have written what has gathered in one turn of the loop."""

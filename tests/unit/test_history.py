@@ -222,6 +222,7 @@ def test_a_task_is_known_at_the_next_start(history: SqliteHistory, open_history:
     history.know(task(), 0, NOON, None)
     history.know(task("app.other", retries=3), 1, NOON, NOON + timedelta(hours=1))
     history.account(run(1, "app.work", due=NOON + timedelta(hours=2)))
+    history.account(run(5, "app.work", due=NOON + timedelta(hours=1)))  # earlier than what was said just before
     history.account(run(2, "app.other", due=NOON))  # earlier than what is known: that stays
     history.account(run(3, "app.unknown", due=NOON))
     history.account(run(4, "app.work", due=NOON + timedelta(hours=9), trigger=Trigger.MANUAL))  # has no due time
@@ -533,12 +534,12 @@ def test_only_when_there_are_too_many_rows_the_oldest_dull_ones_are_let_go(numbe
 
 def test_a_batch_that_could_not_be_written_goes_before_what_came_later() -> None:
     early, later = batch([1, 2, 3], None), batch([2, 4], "succeeded")
-    early.accounted, later.accounted = {"a": 1, "b": 1}, {"a": 2}
+    early.accounted, later.accounted = {"a": 1, "b": 1, "c": 3}, {"a": 2, "c": 2}
     early.statements, later.statements = [("one", ())], [("two", ())]
     later.withdrawn = {3}
     early.put_before(later)
     assert early.runs == batch([1], None).runs | later.runs
-    assert early.accounted == {"a": 2, "b": 1}
+    assert early.accounted == {"a": 2, "b": 1, "c": 3}
     assert [statement for statement, _ in early.statements] == ["one", "two"]
     assert early.withdrawn == {3}
 
