@@ -258,6 +258,11 @@ class Archive:
                 count, since = count + 1, started or due
             return Streak(count=count, since=None if since is None else instant(since))
 
+    @property
+    def counted(self) -> bool:
+        """Whether there are totals: not in the history of a daemon of an earlier version."""
+        return self._version >= COUNTED
+
     def totals(self, tasks: Collection[str]) -> dict[tuple[str, Outcome], Total]:
         """How many runs of these tasks had which outcome, also those that history has forgotten."""
         with self._only_ours():
@@ -293,7 +298,7 @@ class Archive:
             return list(map(run_from_row, self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs {condition}", values)))
 
     def _counted(self, what: str) -> Iterator[Any]:
-        return self._rows(f"SELECT {what}") if self._version >= COUNTED else iter(())
+        return self._rows(f"SELECT {what}") if self.counted else iter(())
 
     @contextmanager
     def _only_ours(self) -> Iterator[None]:

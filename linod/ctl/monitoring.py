@@ -204,22 +204,31 @@ def running(one: Survey) -> Iterator[tuple[Level, str]]:
 
 
 def standing(site: HostSite) -> Iterator[tuple[Level, str]]:
-    """What a running daemon says about itself, as far as it listens to us."""
+    """What is wrong with a running daemon, as far as it listens to us."""
     try:
-        with control_of(site) as control:
-            answer = ask(control, Ask(), ANSWERS_WITHIN)
+        answer = standing_of(site)
     except NoAnswer as error:
         yield Level.CRITICAL, error.message
         return
-    except (LinodError, OSError):
-        return  # it listens to others, or a command runs a task by itself; history tells enough
-    if isinstance(answer, Standing):
+    if answer:
         if answer.waiting_for:
             yield Level.CRITICAL, f"waiting for the site: {answer.waiting_for}"
         if answer.trouble:
             yield Level.CRITICAL, f"history cannot be written: {answer.trouble}"
         if answer.draining:
             yield Level.WARNING, "it is stopping"
+
+
+def standing_of(site: HostSite) -> Standing | None:
+    """What a running daemon says about itself; None where it listens to others. Raises NoAnswer where it is silent."""
+    try:
+        with control_of(site) as control:
+            answer = ask(control, Ask(), ANSWERS_WITHIN)
+    except NoAnswer:
+        raise
+    except (LinodError, OSError):
+        return None  # or a command runs a task by itself; history tells enough
+    return answer if isinstance(answer, Standing) else None
 
 
 def stuck(one: Survey) -> Iterator[tuple[Level, str]]:
@@ -237,18 +246,26 @@ def stuck(one: Survey) -> Iterator[tuple[Level, str]]:
 def late(one: Survey, limits: Limits) -> Iterator[tuple[Level, str]]:
     """Due times that passed without a start."""
     allowed = limits.late + (TIMER_PERIOD if one.by_timer and not one.alive else 0.0)
+    for task, due in overdue(one, one.now - timedelta(seconds=allowed)):
+        yield Level.CRITICAL, f"{task.label} is late by {duration((one.now - due).total_seconds())}"
+
+
+def overdue(one: Survey, until: datetime) -> Iterator[tuple[Task, datetime]]:
+    """The tasks that should have been started, with the oldest due time for which they should, up to an instant."""
+    waiting = held_up(one)
     for known in one.records.tasks:
-        if known.task.policies.enabled and not one.records.pause_of(known.task.id) and not is_held_up(one, known.task):
-            due = missed(one, known, one.now - timedelta(seconds=allowed))
+        task = known.task
+        if task.policies.enabled and not one.records.pause_of(task.id) and task.id not in waiting:
+            due = missed(one, known, until)
             if due is not None:
-                yield Level.CRITICAL, f"{known.task.label} is late by {duration((one.now - due).total_seconds())}"
+                yield task, due
 
 
-def is_held_up(one: Survey, task: Task) -> bool:
-    """Whether it waits for another run as it should: for its own previous one, or for one with the same lock."""
-    running = {run.task for run in one.records.running()}
-    locks = {known.task.policies.lock for known in one.records.tasks if known.task.id in running}
-    return task.id in running or (task.policies.lock is not None and task.policies.lock in locks)
+def held_up(one: Survey) -> set[str]:
+    """The tasks that wait for another run as they should: for their own previous one, or for one with the same lock."""
+    tasks, running = [known.task for known in one.records.tasks], {run.task for run in one.records.running()}
+    locks = {task.policies.lock for task in tasks if task.id in running} - {None}
+    return {task.id for task in tasks if task.id in running or task.policies.lock in locks}
 
 
 def missed(one: Survey, known: KnownTask, until: datetime) -> datetime | None:

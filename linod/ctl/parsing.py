@@ -60,6 +60,7 @@ COMMANDS = {
     "resume": ("asking", "ResumeCommand", "plan them again"),
     "reload": ("asking", "ReloadCommand", "let a daemon load its site anew"),
     "status": ("monitoring", "Status", "one line and an exit code for a monitoring system"),
+    "metrics": ("metrics", "MetricsCommand", "tell how all sites are in figures, for Prometheus"),
     "logs": ("logs", "Logs", "show the journal of a site or a task"),
     "exec": ("executing", "Exec", "call a site's manage.py as the site's user"),
     "import-supervisor": ("importing", "ImportSupervisor", "move sites that supervisor runs to their units, or back"),

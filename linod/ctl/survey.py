@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,6 +25,7 @@ DAY = timedelta(days=1)
 NO_WORK = ("This site does not use linod", "This site has no scheduled jobs")
 # What values of a kind, a size or a depth that linod never writes lead to.
 MISTAKES = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+Map = Callable[[Callable[[HostSite], "Survey"], Sequence[HostSite]], Iterable["Survey"]]
 WAITING = "waiting for the site"  # how the status of a daemon begins that cannot load its site yet
 
 
@@ -134,12 +135,12 @@ class Survey:
         return memory_of(self.holder) if self.holder else None
 
 
-def survey(sites: Sequence[HostSite]) -> list[Survey]:
-    """All these sites, with one question to systemd."""
+def survey(sites: Sequence[HostSite], each: Map = map) -> list[Survey]:
+    """All these sites, with one question to systemd. `each` may look at several at once."""
     names = [name for site in sites for name in (site.unit, units.timer_of(site))]
     found = units.show(names)
     now = datetime.now(UTC)
-    return [look_at(site, now, found.get(site.unit), found.get(units.timer_of(site))) for site in sites]
+    return list(each(lambda site: look_at(site, now, found.get(site.unit), found.get(units.timer_of(site))), sites))
 
 
 def look_at(site: HostSite, now: datetime, service: Unit | None, timer: Unit | None) -> Survey:

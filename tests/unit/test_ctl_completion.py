@@ -57,13 +57,18 @@ def test_sites_are_offered_and_then_their_tasks(host):
     assert complete(host, "why", "myprj", "") == ["ping", "tidy"]
     assert complete(host, "history", "--failed", "myprj", "t") == ["tidy"]
     assert complete(host, "reload", "myprj", "") == []
+    assert complete(host, "metrics", "--format", "prometheus", "myprj", "o") == ["other"]
+
+
+def test_formats_are_offered(host):
+    assert complete(host, "metrics", "--format", "") == ["openmetrics", "prometheus"]
 
 
 def test_only_options_that_the_command_knows_are_offered(host):
     for command in COMMANDS:
         known = subprocess.run(host.command(command, "--help"), capture_output=True, text=True, timeout=30).stdout
         options = complete(host, command, "--")
-        assert ("--json" in options) == (command != "exec")
+        assert ("--json" in options) == (command not in ("exec", "metrics"))
         assert all(option in known for option in options)
 
 
