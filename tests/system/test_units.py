@@ -3,6 +3,7 @@
 import pytest
 
 UNITS = ["linod@myprj.service", "linod-run@myprj.service", "linod-run@myprj.timer", "linod-alert@myprj.service"]
+UNITS += ["linod-metrics.service", "linod-metrics.timer"]
 SERVICES = [unit for unit in UNITS if unit.endswith(".service")]
 EXPOSURE = 3.0
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "packaging" / "systemd"
 TEMPLATES = sorted(UNITS.glob("linod*@.*"))
-ALL = [*TEMPLATES, UNITS / "linod.target", *sorted((UNITS / "examples").glob("*.conf"))]
+ALL = [*TEMPLATES, *UNITS.glob("linod-metrics.*"), UNITS / "linod.target", *sorted((UNITS / "examples").glob("*.conf"))]
 # What a pass does otherwise than the daemon, for the reasons that linod-run@.service tells.
 DIFFERENT = {"Description", "After", "ExecStart", "TimeoutStartSec", "Type"}
 PROTECTION = re.compile("Protect|Private|Restrict[A-Z]|SystemCall|Capability|Keyring|Lock|ReadWrite")
