@@ -28,6 +28,7 @@ from linod import dd
 def ping():
     print("pong")
 """
+METRICS = "/var/lib/prometheus/node-exporter"
 CONFFILE = "/etc/needrestart/conf.d/linod.conf"
 # What a system writes while it runs, and what dpkg and apt write of each installation.
 ALWAYS_CHANGING = (
@@ -148,10 +149,13 @@ def test_removing_stops_all_sites_and_keeps_what_they_are(installed):
     installed.run("systemctl enable --now linod@shop")
     site.wait_for_runs("ping")
     by_timer = installed.add_site("by-timer", tasks=PING, settings=WITHOUT_LINOD)
-    installed.run("systemctl enable --now linod-run@by-timer.timer")
+    installed.run(f"mkdir -p {METRICS} && systemctl enable --now linod-run@by-timer.timer linod-metrics.timer")
+    installed.run("systemctl start linod-metrics.service")
+    assert installed.exists(f"{METRICS}/linod.prom")
     installed.apt("remove linod python3-linod")
-    for unit in (site.unit, by_timer.unit, "linod-run@by-timer.timer", "linod.target"):
+    for unit in (site.unit, by_timer.unit, "linod-run@by-timer.timer", "linod-metrics.timer", "linod.target"):
         assert installed.show(unit, "ActiveState") == "inactive"
+    assert not installed.exists(f"{METRICS}/linod.prom")
     assert not site.processes()
     assert installed.exists("/etc/linod/sites/shop")
     runs = len(site.runs())
@@ -164,7 +168,7 @@ def test_removing_stops_all_sites_and_keeps_what_they_are(installed):
 
 
 def test_purging_leaves_nothing_behind(bare):
-    bare.run("mkdir -p /var/lib/systemd/timers")  # which systemd makes for the first timer, whosever that is
+    bare.run(f"mkdir -p {METRICS} /var/lib/systemd/timers")  # which systemd makes for the first timer, whosever that is
     before = bare.files(*ALWAYS_CHANGING)
     bare.apt("install linod")
     site = bare.add_site("shop", tasks=PING, settings=WITHOUT_LINOD)
@@ -177,6 +181,8 @@ def test_purging_leaves_nothing_behind(bare):
     bare.run("systemctl disable --now linod@shop && systemctl enable --now linod-run@shop.timer")
     bare.wait("ls /var/lib/systemd/timers/stamp-linod-run@shop.timer")
     bare.run("systemctl enable linod@shop && systemctl mask --runtime linod-alert@shop")
+    bare.run("systemctl enable --now linod-metrics.timer && systemctl start linod-metrics.service")
+    assert bare.exists(f"{METRICS}/linod.prom")
     bare.apt("purge --autoremove linod")
     after = bare.files(*ALWAYS_CHANGING)
     assert differences(before, after) == []
