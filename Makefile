@@ -39,7 +39,7 @@ help:
 	@echo 'make dev            prepare .venv for a developer'
 	@echo 'make deb            build the Debian packages into dist'
 	@echo 'make install        put it where a package would, below DESTDIR'
-	@echo 'make release-check  make test, the long tests, autopkgtest, piuparts, and the wheel'
+	@echo 'make release-check  make test, the long tests, autopkgtest, piuparts, promtool, and the wheel'
 	@echo 'make clean          remove what these made'
 
 demo:
@@ -106,6 +106,9 @@ release-check: test
 	@LINOD_SOAK=10 $(python) $(pytest) --timeout=7200 -m slow tests/integration
 	$(say) 'the long tests of the Debian packages, with autopkgtest and piuparts'
 	@$(as_root) $(python) $(booted) --timeout=1200 -m slow tests/package
+	@tests/set-up prometheus
+	$(say) 'promtool and node_exporter'
+	@$(python) $(pytest) tests/prometheus
 	$(say) 'the wheel'
 	@rm -rf build/dist build/lib build/wheel && mkdir -p build
 	@$(python) -m build --outdir build/dist >build/build.log || { cat build/build.log; exit 1; }
