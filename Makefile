@@ -2,6 +2,10 @@
 # How: tests/set-up. Environments are made in .venv and .venvs, everything else below build.
 
 DURATION ?= 60
+# Of a storm; the seed is drawn, and printed, where none is given. FAULTS: the names of those that shall be drawn from.
+MINUTES ?= 10
+SEED =
+FAULTS =
 # Where `make install` puts what; a package adds DESTDIR.
 DESTDIR =
 BIN = /usr/bin
@@ -18,6 +22,7 @@ export PYTHON
 unexport PYTHONPATH PYTHONUNBUFFERED
 
 python = .venv/bin/python
+storm = $(python) -m tests.chaos
 # The limit is for a test that hangs; none needs a fraction of it.
 pytest = -m pytest --timeout=300 --durations=5
 # These mostly wait for something to fall due.
@@ -36,10 +41,11 @@ help:
 	@echo 'make system         the tests in booted Debian 12 and 13, as root'
 	@echo 'make package        the tests of the Debian packages, likewise'
 	@echo 'make bench          measure, beside other schedulers and beside Lino on its sites'
+	@echo 'make chaos          let all go wrong that can (MINUTES=10 SEED=... FAULTS="...") and see what becomes of each due time'
 	@echo 'make dev            prepare .venv for a developer'
 	@echo 'make deb            build the Debian packages into dist'
 	@echo 'make install        put it where a package would, below DESTDIR'
-	@echo 'make release-check  make test, the long tests, autopkgtest, piuparts, promtool, and the wheel'
+	@echo 'make release-check  make test, the long tests, five storms, autopkgtest, piuparts, promtool, and the wheel'
 	@echo 'make clean          remove what these made'
 
 demo:
@@ -68,7 +74,7 @@ unit: .venv
 
 integration: .venv
 	$(say) 'integration tests with Django $(DJANGO)'
-	@$(python) $(together) tests/integration
+	@$(python) $(together) tests/integration tests/chaos
 
 # On the other versions of Django, all but what takes long and has little to do with Django.
 compatibility:
@@ -98,12 +104,17 @@ bench: .venv
 	@$(python) -m tests.benchmarks
 	@$(python) -m tests.benchmarks.lino
 
+chaos: .venv
+	@$(storm) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
+
 dev: .venv
 	@echo 'Ready. Begin with: . .venv/bin/activate'
 
 release-check: test
 	$(say) 'the long tests'
 	@LINOD_SOAK=10 $(python) $(pytest) --timeout=7200 -m slow tests/integration
+	$(say) 'five storms of half an hour'
+	@for number in 1 2 3 4 5; do $(storm) --minutes 30 || exit; done
 	$(say) 'the long tests of the Debian packages, with autopkgtest and piuparts'
 	@$(as_root) $(python) $(booted) --timeout=1200 -m slow tests/package
 	@tests/set-up prometheus
@@ -158,4 +169,4 @@ quiet_say = echo; echo "== $$(date +%H:%M:%S)"
 say = @$(quiet_say)
 
 .NOTPARALLEL:
-.PHONY: help demo test check unit integration compatibility test-lino system package bench dev deb install install-library install-host release-check clean .venv
+.PHONY: help demo test check unit integration compatibility test-lino system package bench chaos dev deb install install-library install-host release-check clean .venv

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 from operator import itemgetter
 
+from linod.daemon.plan import HANDED_ON
 from linod.runs import Outcome, Run, Trigger
 from linod.task import Policies
 
@@ -85,8 +86,7 @@ def every_run_has_the_outcome_that_it_had(case):
         began, ended = run.id in case.begun, run.id in case.ended
         match run.outcome:
             case None:
-                # That a lost run shall be repeated is known from its claim alone, which stays for the next daemon.
-                right = run.trigger is Trigger.RERUN and not began
+                right = not began and run.boot == HANDED_ON
             case Outcome.SKIPPED:
                 right = not began and run.started is None
             case Outcome.SUCCEEDED | Outcome.FAILED:
@@ -115,7 +115,7 @@ def every_due_time_is_accounted_for(case):
         bounds = case.model.bounds(task, since=case.since, now=case.now)
         times = defaultdict(list)  # by schedule and due time, the runs that account for it
         for run in case.of_task[task]:
-            if run.attempt == 1 and run.trigger in BY_ITSELF and run.outcome is not None:
+            if run.attempt == 1 and run.trigger in BY_ITSELF:
                 yield from account(case, run, bounds, times)
         for schedule, limits in bounds.items():
             wrong = [

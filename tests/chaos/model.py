@@ -16,20 +16,7 @@ from linod.schedules.base import Schedule
 # A claim is made this long before its due time, and may be cancelled, and thereby be accounted for, so early.
 CLAIM_WITHIN = timedelta(seconds=12)
 SLACK = timedelta(seconds=5)  # by which a busy machine is late
-PATIENCE = timedelta(seconds=10)  # that a run may wait for a worker
-LONG_PATIENCE = timedelta(seconds=90)  # and that it may wait for another run to end
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A task that shall run by itself."""
-
-    schedule: Schedule
-    waits: bool  # its runs may wait for others
-
-    @property
-    def patience(self):
-        return LONG_PATIENCE if self.waits else PATIENCE
+PATIENCE = timedelta(seconds=90)  # that a run may wait for others to end
 
 
 @dataclass
@@ -39,7 +26,7 @@ class Stretch:
     In each stretch a due time is accounted for once at most. It has no end as long as it goes on.
     """
 
-    wanted: Wanted
+    schedule: Schedule
     may_from: datetime
     must_from: datetime
     must_to: datetime | None = None
@@ -55,16 +42,21 @@ class Model:
         self._highest = None  # until when due times may have been accounted for before the clock was set back
         self._leaps = []  # when the clock was set forward since, and what it showed then
 
-    def observe(self, wanted, *, since, now):
-        """The tasks that shall run by themselves are these, or have become so between these instants."""
+    def observe(self, wanted, *, since, now, restarted=False):
+        """The schedules of the tasks that shall run by themselves are these, or have become so between these instants.
+
+        `restarted`: a daemon was started then. It does not know what waited of a task that is gone.
+        """
         for task in self.wanted.keys() | wanted.keys():
             before, after = self.wanted.get(task), wanted.get(task)
-            if before and (after is None or after.schedule != before.schedule):
-                self._end(task, since=since, now=now)
-            if after and (before is None or after.schedule != before.schedule):
-                self._begin(task, after, since=since, now=now)
-            elif after:
-                self.stretches[task][-1].wanted = after
+            if before == after:
+                continue
+            if before:
+                self._end(task, since=since, now=now, slack=PATIENCE if restarted and not after else SLACK)
+            if after:
+                # What has another schedule begins anew; of others the daemon may remember what was later than now.
+                must_from = now if before else self._surely_after(after, now)
+                self.stretches[task].append(Stretch(after, may_from=since, must_from=must_from))
         self.wanted = dict(wanted)
 
     def clock_was_set(self, *, before, after):
@@ -73,19 +65,22 @@ class Model:
             self._leaps.append((before, after))
             return
         self._highest = max(self._highest or before, before + CLAIM_WITHIN)
-        for task in self.wanted:
+        for task, schedule in self.wanted.items():
             self._end(task, since=before, now=before)
+            surely = self._surely_after(schedule, after)
+            # A time on the wall that has come already does not come again.
+            may_from = surely if schedule.follows_the_wall else after
+            self.stretches[task].append(Stretch(schedule, may_from=may_from, must_from=surely))
         self._leaps.clear()
-        for task, wanted in self.wanted.items():
-            self._begin(task, wanted, since=after, now=after)
 
     def daemon_ended(self, now):
-        """Its successor does not know what happened after the clock was set back."""
-        if self.is_set_back(now):
-            for task, wanted in self.wanted.items():
+        """Its successor does not know which intervals came again after the clock was set back."""
+        if not self.is_set_back(now):
+            return
+        for task, schedule in self.wanted.items():
+            if not schedule.follows_the_wall:
                 self._end(task, since=now, now=now)
-                self._begin(task, wanted, since=now, now=now)
-                self.stretches[task][-1].must_from = self._highest
+                self.stretches[task].append(Stretch(schedule, may_from=now, must_from=self._highest))
 
     def is_set_back(self, now):
         """Whether the clock has shown this time before."""
@@ -98,8 +93,8 @@ class Model:
         """
         bounds = defaultdict(lambda: defaultdict(lambda: [0, 0]))
         for stretch in self.stretches[task]:
-            schedule = stretch.wanted.schedule
-            must_to = stretch.must_to or self._elapsed(stretch.wanted.patience, until=since)
+            schedule = stretch.schedule
+            must_to = stretch.must_to or self._elapsed(SLACK, until=since)
             may_to = stretch.may_to or now + CLAIM_WITHIN
             due = schedule.next(stretch.may_from)
             while due is not None and due <= may_to:
@@ -109,10 +104,10 @@ class Model:
                 due = schedule.next(due)
         return bounds
 
-    def _end(self, task, *, since, now):
-        """Between these instants the daemon has let go of a task, and of those of its runs that have not begun."""
+    def _end(self, task, *, since, now, slack=SLACK):
+        """Between these instants the daemon has let go of a task."""
         stretch = self.stretches[task][-1]
-        stretch.must_to = self._elapsed(stretch.wanted.patience, until=since)
+        stretch.must_to = self._elapsed(slack, until=since)
         stretch.may_to = now + CLAIM_WITHIN
 
     def _elapsed(self, span, *, until):
@@ -123,9 +118,8 @@ class Model:
             span, until = span - (until - after), before
         return until - span
 
-    def _begin(self, task, wanted, *, since, now):
-        must_from = now
-        if self.is_set_back(now):
-            # A time on the wall that has come already is not run again; nor are intervals that were claimed.
-            must_from = self._highest if wanted.schedule.follows_the_wall else now + CLAIM_WITHIN + SLACK
-        self.stretches[task].append(Stretch(wanted, may_from=since, must_from=must_from))
+    def _surely_after(self, schedule, now):
+        """From when on the due times of a task count, whatever was accounted for before the clock was set back."""
+        if not self.is_set_back(now):
+            return now
+        return self._highest if schedule.follows_the_wall else now + CLAIM_WITHIN + SLACK

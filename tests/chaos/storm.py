@@ -5,6 +5,7 @@ import time
 import traceback
 from contextlib import contextmanager
 from dataclasses import fields
+from datetime import timedelta
 from random import Random
 
 from linod.errors import LinodError
@@ -17,8 +18,8 @@ from .judge import Broken, Case, judge, judge_notices
 from .world import WATCHDOG, World
 
 LONGEST_PAUSE = 4.0  # seconds between two faults
-LONGEST_PERIOD = 95.0  # seconds: tasks that are due more rarely are not waited for
-PATIENCE = 60.0  # seconds beyond its period that a task may take to run again
+SOON = timedelta(seconds=95)  # in which all drawn intervals are due
+PATIENCE = 60.0  # seconds that a task may be late after the storm
 MOST_DESCRIPTORS = 100  # of a daemon with a dozen workers
 MOST_THREADS = 3
 MOST_MEMORY = 40 << 10  # KiB
@@ -35,13 +36,16 @@ class Storm:
         self.world = World(path, self.random)
         self.broken = []
 
-    def rage(self, seconds, between=180.0):
-        """For so many seconds, with a calm at least so often and at the end. Returns what is wrong."""
+    def rage(self, seconds, between=180.0, soon=SOON):
+        """For so many seconds, with a calm at least so often and at the end. Returns what is wrong.
+
+        In a calm, the tasks that are due within `soon` must run.
+        """
         end = time.monotonic() + seconds
         with self.world:
             while time.monotonic() < end and not self.broken:
                 self.strike_until(min(end, time.monotonic() + between))
-                self.be_calm()
+                self.be_calm(soon)
                 if time.monotonic() < end and not self.broken:
                     self.world.start()
                     self.world.settle()
@@ -76,12 +80,12 @@ class Storm:
 
     # The calm
 
-    def be_calm(self):
+    def be_calm(self, soon):
         """Let all tasks run once more, stop the daemon, and judge."""
         world = self.world
         with self.complaints():
             world.settle()
-            self.every_task_runs_again()
+            self.every_task_runs_again(soon)
             self.the_daemon_is_well()
         since = world.clock.now()
         world.stop()
@@ -103,24 +107,23 @@ class Storm:
         for broken in self.broken[:MOST_TOLD]:
             self.say(describe(broken, case, world))
 
-    def every_task_runs_again(self):
-        """No task is silently disabled."""
-        began = time.monotonic()
-        model, now = self.world.model, self.world.clock.now()
-        wanted = {
-            task: it
-            for task, it in model.wanted.items()
+    def every_task_runs_again(self, soon):
+        """No task is silently disabled: each that is due soon runs, though perhaps late."""
+        began, now, model = time.monotonic(), self.world.clock.now(), self.world.model
+        waits = {}  # seconds until each task is due
+        for task, schedule in model.wanted.items():
+            due = schedule.next(now)
             # A time on the wall that has come before the clock was set back does not come again.
-            if it.schedule.period < LONGEST_PERIOD and not (it.schedule.follows_the_wall and model.is_set_back(now))
-        }
+            if due and due - now < soon and not (schedule.follows_the_wall and model.is_set_back(due)):
+                waits[task] = (due - now).total_seconds()
 
-        def missing():
+        def run_or_late():
             ran = {line.task for line in self.world.ledger.lines() if line.kind == "begin" and line.monotonic > began}
             waited = time.monotonic() - began
-            late = {task for task in wanted.keys() - ran if waited > wanted[task].schedule.period + PATIENCE}
-            return late or not wanted.keys() - ran
+            late = {task for task in waits.keys() - ran if waited > waits[task] + PATIENCE}
+            return late or waits.keys() <= ran
 
-        late = until(missing, timeout=LONGEST_PERIOD + 2 * PATIENCE, what="a run of each task")
+        late = until(run_or_late, timeout=soon.total_seconds() + 2 * PATIENCE, what="a run of each task")
         if late is not True:
             self.world.complain(f"these run no more: {sorted(late)}")
 

@@ -23,7 +23,7 @@ from .bodies import LEFT_BEHIND
 from .clock import Clock
 from .drawing import draw_tasks
 from .ledger import Ledger
-from .model import Model, Wanted
+from .model import Model
 from .notices import Notices
 
 PATIENCE = 60.0  # seconds until something is there that takes less than one on an idle machine
@@ -111,6 +111,7 @@ class World:
         self.complaints = []
         self.lives = []  # of daemons, with the times at which they were frozen
         self._numbers = 0
+        self._settled = None  # the life at which it was settled last
         self._since = self.clock.now()
         self.declare(draw_tasks(random, self.clock.now()))
 
@@ -223,14 +224,11 @@ class World:
         if tasks.keys() != set(self.names):
             self.complain(f"the daemon knows {sorted(tasks)}, but declared are {sorted(self.names)}")
         wanted = {
-            id: Wanted(
-                task.schedule, waits=task.policies.lock is not None or task.policies.overlap in ("queue", "replace")
-            )
-            for id, task in tasks.items()
-            if task.policies.enabled and not paused.keys() & {"", id}
+            id: task.schedule for id, task in tasks.items() if task.policies.enabled and not paused.keys() & {"", id}
         }
-        self.model.observe(wanted, since=self._since, now=self.clock.now())
-        self._since = self.clock.now()
+        now, restarted = self.clock.now(), self.lives[-1] is not self._settled
+        self.model.observe(wanted, since=self._since, now=now, restarted=restarted)
+        self._since, self._settled = now, self.lives[-1]
 
     def await_ready(self):
         """Wait until the daemon has told that it is ready; start it anew if it has died of what was done to it."""
