@@ -18,7 +18,7 @@ UNHAPPY = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED)
 BY_ITSELF = (Trigger.SCHEDULE, Trigger.CATCH_UP)
 EARLY = 0.05  # seconds by which a retry may seem to come too early: two clocks are read one after the other
 LATE = 10.0  # seconds by which a retry may be late, and anything else on a busy machine
-SHOWN = 12  # runs and lines of each task
+UNTIL_REPEATED = timedelta(minutes=2)  # after a run began that is lost, its repetition has begun
 
 
 @dataclass(frozen=True)
@@ -172,18 +172,11 @@ def lost_runs_are_repeated_once_where_that_is_safe(case):
         again = [run for run in case.attempts.get((task, due, attempt + 1), []) if run.trigger is Trigger.RERUN]
         lost = [run for run in runs if run.outcome is Outcome.LOST and run.trigger is not Trigger.RERUN]
         wanted = lost if case.policies[task].rerun_lost else []
-        let_go = any(was_let_go(case, run) for run in wanted)
-        if len(again) > len(wanted) or (len(again) < len(wanted) and not let_go):
+        # A repetition may be let go, as anything that waits, when its task is paused or gone.
+        kept = all(run.started and case.model.wants(task, run.started, UNTIL_REPEATED) for run in wanted)
+        if len(again) > len(wanted) or (len(again) < len(wanted) and kept):
             ids = tuple(run.id for run in (*runs, *again))
             yield Broken(f"of attempt {attempt}, {len(wanted)} lost runs had {len(again)} repetitions", task, ids)
-
-
-def was_let_go(case, run):
-    """Whether its task was paused, gone or declared otherwise about when a lost run was to be repeated."""
-    near = timedelta(minutes=2)
-    ends = [stretch.may_to for stretch in case.model.stretches[run.task]]
-    begins = [stretch.may_from for stretch in case.model.stretches[run.task]]
-    return any(abs(instant - run.started) < near for instant in (*ends, *begins) if instant and run.started)
 
 
 def retries_follow_their_policy(case):

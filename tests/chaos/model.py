@@ -41,6 +41,7 @@ class Model:
         self.wanted = {}
         self._highest = None  # until when due times may have been accounted for before the clock was set back
         self._leaps = []  # when the clock was set forward since, and what it showed then
+        self._all_leaps = []  # and ever
 
     def observe(self, wanted, *, since, now, restarted=False):
         """The schedules of the tasks that shall run by themselves are these, or have become so between these instants.
@@ -63,6 +64,7 @@ class Model:
         """A clock set forward makes due what it has jumped over. Set back, it makes intervals due again."""
         if after >= before:
             self._leaps.append((before, after))
+            self._all_leaps.append((before, after))
             return
         self._highest = max(self._highest or before, before + CLAIM_WITHIN)
         for task, schedule in self.wanted.items():
@@ -85,6 +87,17 @@ class Model:
     def is_set_back(self, now):
         """Whether the clock has shown this time before."""
         return self._highest is not None and now < self._highest
+
+    def wants(self, task, since, span):
+        """Whether a task is wanted all the time from an instant on, for so long."""
+        until = since + span
+        for before, after in self._all_leaps:
+            if since <= before <= until:
+                until += after - before
+        return any(
+            stretch.may_from <= since and (stretch.may_to is None or stretch.may_to > until)
+            for stretch in self.stretches[task]
+        )
 
     def bounds(self, task, *, since, now):
         """How often each due time is accounted for after a drain between these instants.
