@@ -39,14 +39,15 @@ class Model:
     def __init__(self):
         self.stretches = defaultdict(list)  # of each task, the last one last
         self.wanted = {}
-        self._highest = None  # until when due times may have been accounted for before the clock was set back
+        self._highest = {}  # until when due times of a task may be accounted for, where the clock was set back since
         self._leaps = []  # when the clock was set forward since, and what it showed then
         self._all_leaps = []  # and ever
 
-    def observe(self, wanted, *, since, now, restarted=False):
+    def observe(self, wanted, *, since, now, accounted=None, restarted=False):
         """The schedules of the tasks that shall run by themselves are these, or have become so between these instants.
 
-        `restarted`: a daemon was started then. It does not know what waited of a task that is gone.
+        `accounted`: the latest due time of each that is accounted for; one that was paused remembers it, a new one has
+        none. `restarted`: a daemon was started then, and does not know what waited of a task that is gone.
         """
         for task in self.wanted.keys() | wanted.keys():
             before, after = self.wanted.get(task), wanted.get(task)
@@ -55,8 +56,10 @@ class Model:
             if before:
                 self._end(task, since=since, now=now, slack=PATIENCE if restarted and not after else SLACK)
             if after:
-                # What has another schedule begins anew; of others the daemon may remember what was later than now.
-                must_from = now if before else self._surely_after(after, now)
+                self._highest.pop(task, None)
+                if not before and accounted and (latest := accounted[task]) and latest > now:
+                    self._highest[task] = latest
+                must_from = self._surely_after(task, after, now)
                 self.stretches[task].append(Stretch(after, may_from=since, must_from=must_from))
         self.wanted = dict(wanted)
 
@@ -66,10 +69,11 @@ class Model:
             self._leaps.append((before, after))
             self._all_leaps.append((before, after))
             return
-        self._highest = max(self._highest or before, before + CLAIM_WITHIN)
         for task, schedule in self.wanted.items():
             self._end(task, since=before, now=before)
-            surely = self._surely_after(schedule, after)
+            highest = before + CLAIM_WITHIN
+            self._highest[task] = max(self._highest.get(task, highest), highest)
+            surely = self._surely_after(task, schedule, after)
             # A time on the wall that has come already does not come again.
             may_from = surely if schedule.follows_the_wall else after
             self.stretches[task].append(Stretch(schedule, may_from=may_from, must_from=surely))
@@ -77,16 +81,14 @@ class Model:
 
     def daemon_ended(self, now):
         """Its successor does not know which intervals came again after the clock was set back."""
-        if not self.is_set_back(now):
-            return
         for task, schedule in self.wanted.items():
-            if not schedule.follows_the_wall:
+            if self.is_set_back(task, now) and not schedule.follows_the_wall:
                 self._end(task, since=now, now=now)
-                self.stretches[task].append(Stretch(schedule, may_from=now, must_from=self._highest))
+                self.stretches[task].append(Stretch(schedule, may_from=now, must_from=self._highest[task]))
 
-    def is_set_back(self, now):
-        """Whether the clock has shown this time before."""
-        return self._highest is not None and now < self._highest
+    def is_set_back(self, task, now):
+        """Whether due times of a task may be accounted for that are later than this."""
+        return task in self._highest and now < self._highest[task]
 
     def wants(self, task, since, span):
         """Whether a task is wanted all the time from an instant on, for so long."""
@@ -131,8 +133,8 @@ class Model:
             span, until = span - (until - after), before
         return until - span
 
-    def _surely_after(self, schedule, now):
+    def _surely_after(self, task, schedule, now):
         """From when on the due times of a task count, whatever was accounted for before the clock was set back."""
-        if not self.is_set_back(now):
+        if not self.is_set_back(task, now):
             return now
-        return self._highest if schedule.follows_the_wall else now + CLAIM_WITHIN + SLACK
+        return self._highest[task] if schedule.follows_the_wall else now + CLAIM_WITHIN + SLACK

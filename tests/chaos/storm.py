@@ -114,7 +114,7 @@ class Storm:
         for task, schedule in model.wanted.items():
             due = schedule.next(now)
             # A time on the wall that has come before the clock was set back does not come again.
-            if due and due - now < soon and not (schedule.follows_the_wall and model.is_set_back(due)):
+            if due and due - now < soon and not (schedule.follows_the_wall and model.is_set_back(task, due)):
                 waits[task] = (due - now).total_seconds()
 
         def run_or_late():

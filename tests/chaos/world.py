@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from linod.caller import ask
+from linod.instants import from_micros
 from linod.launch import Launch, Place
 from linod.task import Task
 from linod.wire import Ask, Refused, Reload, Resume
@@ -227,7 +228,8 @@ class World:
             id: task.schedule for id, task in tasks.items() if task.policies.enabled and not paused.keys() & {"", id}
         }
         now, restarted = self.clock.now(), self.lives[-1] is not self._settled
-        self.model.observe(wanted, since=self._since, now=now, restarted=restarted)
+        accounted = {row["id"]: row["accounted"] and from_micros(row["accounted"]) for row in known}
+        self.model.observe(wanted, since=self._since, now=now, accounted=accounted, restarted=restarted)
         self._since, self._settled = now, self.lives[-1]
 
     def await_ready(self):
