@@ -1,10 +1,23 @@
-"""Counts, durations, instants and sizes as people read them, the same wherever linod speaks."""
+"""Counts, durations, instants, sizes and names as people read them, the same wherever linod speaks."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+# They are no text of their own, but some scripts need them.
+JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
+
+
+def printable(text: str) -> str:
+    """A text that a site has chosen, with all that a terminal would obey, and line breaks, written out: \\x1b, \\n."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in JOINERS else written_out(c) for c in text)
+
+
+def written_out(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def count(number: int, noun: str) -> str:

@@ -8,6 +8,7 @@ import sys
 
 from ..errors import LinodError
 from ..sites import HostSite
+from ..words import printable
 from .naming import find_task_id, site_and_more
 from .parsing import Command, Options
 from .survey import history_of
@@ -49,4 +50,4 @@ def journalctl(site: HostSite, task: str | None, options: Options) -> list[str]:
     command += [f"--{name}={value}" for name in ("lines", "priority", "since") if (value := getattr(options, name))]
     command += ["--follow"] if options.follow else []
     command += ["--output=json"] if options.json else []
-    return command + ([f"LINOD_TASK_ID={task}"] if task else [])
+    return command + ([f"LINOD_TASK_ID={printable(task)}"] if task else [])

@@ -17,28 +17,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import LinodError
+from ..words import JOINERS, written_out
 
 RED, GREEN, YELLOW, DIM = "31", "32", "33", "2"
 GAP = "  "
 NARROWEST = 6  # columns that a cell keeps when its table is too wide
 # Cc: control characters. Cf: invisible ones that can turn the order of the text round. The others are no text at all.
 INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-HARMLESS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")  # some scripts need them
 
 
 def visible(text: str, *, lines: bool = False) -> str:
     """A text with all that a terminal would obey written out, like \\x1b. `lines`: line breaks and tabs may stay."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if is_harmless(c) or (lines and c in "\n\t") else escaped(c) for c in text)
+    return "".join(c if is_harmless(c) or (lines and c in "\n\t") else written_out(c) for c in text)
 
 
 def is_harmless(character: str) -> bool:
-    return unicodedata.category(character) not in INVISIBLE or character in HARMLESS
-
-
-def escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+    return unicodedata.category(character) not in INVISIBLE or character in JOINERS
 
 
 def width_of(text: str) -> int:
@@ -46,7 +42,7 @@ def width_of(text: str) -> int:
     if text.isascii():
         return len(text)
     return sum(
-        0 if unicodedata.combining(c) or c in HARMLESS else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text
+        0 if unicodedata.combining(c) or c in JOINERS else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text
     )
 
 

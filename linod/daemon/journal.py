@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from logging import WARNING
 
 from ..instants import to_micros
-from ..words import count
+from ..words import count, printable
 from .reporter import Record, journal_reads, syslog_priority
 from .sender import LAST_WORDS, Sender
 
@@ -59,7 +59,9 @@ MESSAGE_IDS = {
 PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 
 COLOUR = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# What journalctl would hide, and what turns the order of a text round.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+BREAK = re.compile(r"\s*\n\s*")
 
 
 class JournalSink:
@@ -95,8 +97,7 @@ class JournalSink:
 
     def fields(self, record: Record) -> Iterator[tuple[str, object]]:
         """The fields of a record: docs/journal.md promises them."""
-        text = record.text if not record.line or not record.task else f"{record.task.label}: {record.text}"
-        yield "MESSAGE", readable(f"{text}\n{record.detail.rstrip()}" if record.detail else text)
+        yield "MESSAGE", message(record)
         yield "PRIORITY", self._priority(record)
         yield "SYSLOG_IDENTIFIER", IDENTIFIER
         yield "LINOD_SITE", self._site
@@ -119,8 +120,17 @@ def least_priority() -> int:
     return PRIORITIES.index(word) if word in PRIORITIES else len(PRIORITIES)
 
 
+def message(record: Record) -> str:
+    """What the record says: a sentence on one line, or what a task wrote. A traceback follows on lines of its own."""
+    if record.line is None:
+        text = BREAK.sub(" ", readable(record.text.strip()))
+    else:
+        text = readable(record.text if record.task is None else f"{printable(record.task.label)}: {record.text}")
+    return f"{text}\n{readable(record.detail.rstrip())}" if record.detail else text
+
+
 def readable(text: str) -> str:
-    """A text that journalctl will show: where it finds a control character, it says "blob data" and nothing else."""
+    """A text that journalctl will show, for with a control character it says "blob data" and nothing else."""
     if CONTROL.search(text) is None:
         return text
     return CONTROL.sub(picture, COLOUR.sub("", text.replace("\r\n", "\n")))
@@ -136,10 +146,11 @@ def picture(found: re.Match[str]) -> str:
 
 def of_task(record: Record) -> Iterator[tuple[str, object]]:
     if record.task is not None:
-        yield "LINOD_TASK", record.task.label
-        yield "LINOD_TASK_ID", record.task.id
+        # journalctl -x shows them as they are.
+        yield "LINOD_TASK", printable(record.task.label)
+        yield "LINOD_TASK_ID", printable(record.task.id)
     elif record.run is not None:  # of a task that the site no longer has
-        yield "LINOD_TASK_ID", record.run.task
+        yield "LINOD_TASK_ID", printable(record.run.task)
 
 
 def of_run(record: Record) -> Iterator[tuple[str, object]]:
@@ -160,10 +171,10 @@ def of_run(record: Record) -> Iterator[tuple[str, object]]:
 def of_line(record: Record) -> Iterator[tuple[str, object]]:
     line = record.line
     if line is not None and line.logger:
-        yield "LINOD_LOGGER", line.logger
-        yield "CODE_FILE", line.file
+        yield "LINOD_LOGGER", printable(line.logger)
+        yield "CODE_FILE", printable(line.file)
         yield "CODE_LINE", line.line
-        yield "CODE_FUNC", line.function
+        yield "CODE_FUNC", printable(line.function)
 
 
 def reads_our_output() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ..words import printable
 from .clock import monotonic
 
 LONGEST_STATUS = 400  # characters; `systemctl status` shows one line
@@ -105,8 +106,8 @@ class Notifier:
 
 
 def one_line(text: str) -> str:
-    """What follows a line break would be another message; and what is no Unicode could not be sent."""
-    text = " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+    """What follows a line break would be another message; and what a terminal obeys, systemctl would let it obey."""
+    text = printable(" ".join(text.split()))
     return text if len(text) <= LONGEST_STATUS else f"{text[: LONGEST_STATUS - 1]}…"
 
 

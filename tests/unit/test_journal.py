@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from linod.task import Task
 
 ROOT = Path(__file__).parents[2]
 TASK = Task(id="blog.tasks.tidy", label="tidy", text="", schedule=Interval(3600, 0.0))
+EVIL = "w\x1b]0;owned\x07\x9b2J\u202e\nforged"
+OBEYED = set("\x1b\x07\x9b\u202e")  # by a terminal
 DUE = datetime(2026, 11, 24, 20, tzinfo=UTC)
 
 
@@ -129,11 +132,28 @@ def test_a_log_record_of_a_task_keeps_its_place_in_the_code(journal: Journal, re
 
 def test_a_text_cannot_forge_a_field(journal: Journal) -> None:
     sink = JournalSink("myprj", journal.path)
-    sink.write(Record(event="output", text="harmless\nPRIORITY=0\nLINOD_TASK=other"))
+    text = "harmless\nPRIORITY=0\nLINOD_TASK=other"
+    sink.write(Record(event="output", text=text, line=Line(message=text)))
     fields = journal.next()
-    assert fields["MESSAGE"] == "harmless\nPRIORITY=0\nLINOD_TASK=other"
+    assert fields["MESSAGE"] == text
     assert fields["PRIORITY"] == "6"
     assert "LINOD_TASK" not in fields
+
+
+def test_a_name_or_a_reason_cannot_forge_a_line_or_be_obeyed(journal: Journal, reporter: Reporter) -> None:
+    """journalctl shows a message as it is, and `journalctl -x` the fields that the catalog names."""
+    task = replace(TASK, id=f"app.{EVIL}", label=EVIL)
+    ended = replace(run(outcome=Outcome.FAILED, duration=1.0, reason=EVIL, traceback=EVIL), task=task.id)
+    line = Line(message="x", logger=EVIL, file=EVIL, function=EVIL, traceback=EVIL)
+    reporter.run_ended(task, ended, news=True, failures=1)
+    reporter.run_lost(None, ended)
+    reporter.run_wrote(task, ended, [line])
+    for _ in range(3):
+        fields = journal.next()
+        message, *traceback = fields.pop("MESSAGE").split("\n")
+        assert "forged" in message or "forged" in traceback
+        assert not {character for text in (message, *traceback, *fields.values()) for character in text} & OBEYED
+        assert not any("\n" in value for value in fields.values())
 
 
 def test_a_record_of_any_size_arrives(journal: Journal) -> None:
@@ -149,9 +169,10 @@ def test_what_journalctl_would_hide_is_made_readable(journal: Journal) -> None:
         ("one\r\ntwo\tcolumns", "one\ntwo\tcolumns"),
         ("10%\r20%\0\x7f", "10%␍20%␀␡"),
         ("\x9b1m", "\N{REPLACEMENT CHARACTER}1m"),
+        ("\u202egnp.exe", "\N{REPLACEMENT CHARACTER}gnp.exe"),
         ("Grüße \N{GRINNING FACE}", "Grüße \N{GRINNING FACE}"),
     ):
-        sink.write(Record(event="output", text=written))
+        sink.write(Record(event="output", text=written, line=Line(message=written)))
         assert journal.next()["MESSAGE"] == read
 
 

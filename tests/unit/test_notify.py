@@ -60,10 +60,12 @@ def test_a_status_is_one_line_and_cannot_say_anything_else(manager: Manager) -> 
     notifier.status("waiting for the site: OperationalError: connection failed\n\tIs it running?\nREADY=1\n")
     notifier.failed("no\nREADY=1", 22)
     notifier.status("caf\udce9")
+    notifier.status("\x1b]0;owned\x07 \x9b2J \u202egnp.exe")
     assert manager.heard() == [
         "STATUS=waiting for the site: OperationalError: connection failed Is it running? READY=1",
         "STATUS=no READY=1\nERRNO=22",
         "STATUS=caf\\udce9",
+        "STATUS=\\x1b]0;owned\\x07 \\x9b2J \\u202egnp.exe",
     ]
 
 
