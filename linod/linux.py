@@ -107,6 +107,12 @@ def _stat_field(pid: int, number: int) -> int | None:
     return int(stat.rpartition(b")")[2].split()[number - 3])
 
 
+def has_locked(pid: int, file: os.stat_result) -> bool:
+    """Whether a process has locked a file by flock(2). Raises OSError where this user may not know, or it has ended."""
+    descriptors = [entry for entry in os.scandir(f"/proc/{pid}/fd") if os.path.samestat(entry.stat(), file)]
+    return any("FLOCK" in Path(f"/proc/{pid}/fdinfo/{one.name}").read_text() for one in descriptors)
+
+
 def processes() -> list[int]:
     """The pids of all processes that can be seen."""
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]

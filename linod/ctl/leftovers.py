@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import LinodError
-from ..linux import birth, descendants, processes
+from ..linux import birth, descendants, has_locked, processes
 from ..originals import runs_tasks_of
 from ..state import OWN
 from .footing import opened
@@ -48,11 +48,6 @@ def holder_of(state: Path) -> int | None:
         return None  # it has ended, or that is no file
     finally:
         os.close(fd)
-
-
-def has_locked(pid: int, file: os.stat_result) -> bool:
-    descriptors = [entry for entry in os.scandir(f"/proc/{pid}/fd") if os.path.samestat(entry.stat(), file)]
-    return any("FLOCK" in Path(f"/proc/{pid}/fdinfo/{one.name}").read_text() for one in descriptors)
 
 
 def end_all(directory: Path, states: Iterable[Path]) -> list[int]:

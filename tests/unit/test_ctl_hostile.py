@@ -21,6 +21,7 @@ from linod.ctl.scripts import understand
 from linod.ctl.supervisor import Unusable, read_file
 from linod.ctl.survey import who_runs
 from linod.ctl.units import units_in
+from linod.daemon.lock import lock_site
 from linod.errors import LinodError
 from linod.linux import birth
 from linod.state import CONTROL
@@ -174,6 +175,17 @@ def test_a_pid_that_was_written_into_a_lock_is_nobody_to_end(tmp_path):
     finally:
         innocent.kill()
         innocent.wait()
+
+
+if os.geteuid() == 0:  # others may not know who has locked what
+
+    def test_a_pid_that_was_written_into_a_lock_is_nobody_to_name(host, capsys):
+        (host.var / "bad").mkdir()
+        (host.var / "bad/lock").write_text(f"{os.getpid()} {birth(os.getpid())}\n")
+        code, out, _ = host.call(capsys, "sites", "--json")
+        assert {one["site"]: one["state"] for one in json.loads(out)} == {"bad": "stopped", "good": "stopped"}
+        code, out, err = host.call(capsys, "remove", "bad")
+        assert (code, err) == (0, "")
 
 
 def test_who_has_locked_a_site_is_found(tmp_path):
@@ -341,8 +353,8 @@ def test_runs_that_linod_has_not_written_hide_no_site(host, capsys, column, valu
 
 def test_a_lock_of_a_time_that_no_clock_shows_is_one_all_the_same():
     with tempfile.TemporaryDirectory(dir="/dev/shm") as state:  # a file system that keeps such times
-        lock = Path(state) / "lock"
-        lock.write_text(f"{os.getpid()} {birth(os.getpid())}\n")
+        held = lock_site(Path(state))
         for stamp in (2**50, -(2**50)):
-            os.utime(lock, (stamp, stamp))
+            os.utime(held, (stamp, stamp))
             assert who_runs(Path(state))[0] == os.getpid()
+        os.close(held)
