@@ -15,6 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from ..runs import Outcome
+from .secrets import masked
 
 OURS = os.path.join(os.path.dirname(__file__), "")
 LONGEST_REASON = 500
@@ -70,7 +71,7 @@ class Caller:
         except SystemExit as error:
             if not error.code:
                 return Outcome.SUCCEEDED, "", ""
-            return Outcome.FAILED, f"exit status {error.code}"[:LONGEST_REASON], format_traceback(error)
+            return Outcome.FAILED, masked(f"exit status {error.code}")[:LONGEST_REASON], format_traceback(error)
         except BaseException as error:
             return Outcome.FAILED, describe(error), format_traceback(error)
         return Outcome.SUCCEEDED, "", ""
@@ -133,7 +134,7 @@ def describe(error: BaseException) -> str:
         text = str(error).strip()
     except Exception:
         text = "(its text cannot be shown)"
-    first = text.splitlines()[0] if text else ""
+    first = masked(text.splitlines()[0]) if text else ""
     return f"{type(error).__name__}: {first}".removesuffix(": ")[:LONGEST_REASON]
 
 
@@ -141,7 +142,7 @@ def format_traceback(error: BaseException) -> str:
     """The traceback from the task's own first frame on."""
     trace = skip_own_frames(error.__traceback__)
     try:
-        text = "".join(traceback.format_exception(type(error), error, trace))
+        text = masked("".join(traceback.format_exception(type(error), error, trace)))
     except Exception:
         text = f"{describe(error)} (its traceback cannot be shown)"
     if len(text) > LONGEST_TRACEBACK:

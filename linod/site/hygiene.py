@@ -14,6 +14,8 @@ import time
 import warnings
 from typing import Any
 
+from .secrets import masked
+
 RESTORED_SIGNALS = (
     signal.SIGHUP,
     signal.SIGINT,
@@ -54,7 +56,7 @@ class Surroundings:
             restore_django()
             now = identity()
         except Exception as error:
-            return f"its surroundings could not be restored ({type(error).__name__}: {error})"
+            return masked(f"its surroundings could not be restored ({type(error).__name__}: {error})")
         if now != self.identity:
             return "the task changed what cannot be put back: its user, its priority, or where its output goes"
         if threading.active_count() > self.threads:

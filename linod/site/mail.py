@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .secrets import masked
+
 SMTP = "django.core.mail.backends.smtp.EmailBackend"
 
 
@@ -20,7 +22,7 @@ def mail_settings(settings: Any) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # Django 6.1 warns of each of the older settings
             return people(settings) | server(settings)
     except Exception as error:
-        return {"lacking": f"its mail settings cannot be read ({type(error).__name__}: {error})"}
+        return {"lacking": masked(f"its mail settings cannot be read ({type(error).__name__}: {error})")}
 
 
 def people(settings: Any) -> dict[str, Any]:

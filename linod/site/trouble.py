@@ -10,6 +10,7 @@ from types import TracebackType
 
 from ..errors import ConfigurationError, DeclarationError, LinodError
 from ..wire import NotLoaded
+from .secrets import masked
 
 LINOD = str(Path(__file__).parents[1])
 # Characters, each of up to twelve bytes in a message.
@@ -20,9 +21,9 @@ LONGEST_TRACEBACK = 10_000
 def why_not(error: BaseException) -> NotLoaded:
     """The message for an error that kept the site from loading."""
     return NotLoaded(
-        reason=reason_of(error)[:LONGEST_REASON],
+        reason=masked(reason_of(error))[:LONGEST_REASON],
         permanent=not mends_itself(error),
-        traceback=traceback_of(error)[-LONGEST_TRACEBACK:],
+        traceback=masked(traceback_of(error))[-LONGEST_TRACEBACK:],
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from ...linux import name_process
 from ...wire import Hello, send
 from ..load import Site
+from ..secrets import masked
 
 RETRY = 1.0  # seconds until the channel layer is tried again
 RUN_TASKS = "run.background.tasks"  # what Lino's own command asks the consumer for
@@ -33,7 +34,7 @@ def deliver(channel: socket.socket, site: Site) -> None:
         try:
             asyncio.run(serve())
         except Exception as error:
-            trouble = f"{type(error).__name__}: {error}"
+            trouble = masked(f"{type(error).__name__}: {error}")
             if trouble != told:
                 logger.warning("The site's channels cannot be served: %s", trouble)
             told = trouble

@@ -32,6 +32,7 @@ from ...task import Task
 from ...wire import Accepted, Amend, Done, Hello, Message, RunNow, batches, send
 from .. import hygiene
 from ..load import Site, declare
+from ..secrets import masked
 from . import rows
 from .recurrence import Recurrence
 from .running import ENDED_EARLY, FAILED, heal, notify, request
@@ -75,7 +76,7 @@ class Watcher:
             hygiene.meet_connections()
             self.look()
         except Exception as error:
-            trouble = f"{type(error).__name__}: {error}"
+            trouble = masked(f"{type(error).__name__}: {error}")
             if trouble != self.trouble:
                 logger.warning("The tasks in the database cannot be watched: %s", trouble)
             self.trouble = trouble
