@@ -1,7 +1,7 @@
 """Run a program of a site apart from who typed the command.
 
-It is in a session of its own: else it could type into the terminal that it shares with the shell of root. And however
-long it runs and whatever it writes, nobody is kept waiting and no memory is filled.
+It is in a session of its own, and has no terminal but one of its own: else it could type into that of root's shell, or
+read it. And however long it runs and whatever it writes, nobody is kept waiting and no memory is filled.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import ConfigurationError, LinodError
 from .accounts import Account
+from .terminal import STANDARD, Terminal
 
 LARGEST = 1 << 20  # bytes that are kept of what it writes, the last ones
 CHUNK = 1 << 16
@@ -41,12 +42,15 @@ class Answer:
 
 
 def run(command: Sequence[str], account: Account, environment: Mapping[str, str], directory: str) -> int:
-    """Run a program with our terminal and our streams. Returns its exit code as a shell has it."""
+    """Run a program before our terminal and with our streams. Returns its exit code as a shell has it."""
+    terminal = Terminal(account) if any(map(os.isatty, STANDARD.values())) else None
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        if process:
+        if number == signal.SIGWINCH and terminal:
+            terminal.resize()
+        elif process:
             signal_group(process, number)
         else:
             early.append(number)
@@ -54,10 +58,13 @@ def run(command: Sequence[str], account: Account, environment: Mapping[str, str]
     for one in PASSED_ON:
         if signal.getsignal(one) is not signal.SIG_IGN:  # as below nohup
             signal.signal(one, pass_on)
-    process = start(command, account, environment, directory)
+    process = start(command, account, environment, directory, **(terminal.streams() if terminal else {}))
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     for number in early:
         signal_group(process, number)
+    if terminal:
+        terminal.relay(process)
+        terminal.close()
     code = process.wait()
     return code if code >= 0 else 128 - code
 

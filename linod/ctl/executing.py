@@ -25,7 +25,8 @@ def program(place: Place, arguments: Sequence[str]) -> list[str]:
 class Exec(Command):
     details = (
         "It is called as the daemon would be: by the unit's user, in the site's directory, with the environment of"
-        " /etc/linod/SITE.env. Its exit code is passed on. Options of linodctl stand before the SITE."
+        " /etc/linod/SITE.env, and in a terminal of its own, which is shown on yours and ends with it. Its exit code is"
+        " passed on. Options of linodctl stand before the SITE."
     )
     takes_json = False  # what is printed is what manage.py prints
     examples = (

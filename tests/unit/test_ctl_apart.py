@@ -2,8 +2,14 @@
 
 import json
 import os
+import pty
+import re
+import select
+import shlex
 import signal
 import subprocess
+import termios
+import time
 
 import pytest
 
@@ -39,18 +45,71 @@ def problems(done):
     return found["problems"]
 
 
-@pytest.mark.parametrize("command", ["check myprj", "exec myprj"])
-def test_a_site_cannot_type_into_the_terminal_of_who_called_it(host, command):
+def typed(command, *keys):
+    """What a command shows on a terminal on which that is typed, each when something else has been shown."""
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    process = subprocess.Popen(["setsid", "--ctty", "--wait", *command], stdin=theirs, stdout=theirs, stderr=theirs)
+    seen, waiting = b"", list(keys)
+    try:
+        deadline = time.monotonic() + 30
+        while process.poll() is None or select.select([ours], [], [], 0)[0]:
+            assert time.monotonic() < deadline, seen
+            if select.select([ours], [], [], 0.1)[0]:
+                seen += os.read(ours, 65536)
+            if waiting and waiting[0][0].encode() in seen:
+                os.write(ours, waiting.pop(0)[1])
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
+    return seen.decode()
+
+
+def test_a_site_that_is_checked_has_no_terminal(host):
     look = f"(: < /dev/tty) 2> /dev/null && touch {host.let_in}/terminal"
     python(host, f"{look}; echo '{GOOD}'", version=f"{look}; echo 3 11 0")
-    told = in_terminal(["setsid", "--ctty", "--wait", *host.command(*command.split())])
-    assert "1 task" in told or "uses_linod" in told
+    assert "1 task" in in_terminal(["setsid", "--ctty", "--wait", *host.command("check", "myprj")])
     assert not (host.let_in / "terminal").exists()
 
 
-def test_what_is_executed_still_has_the_terminal_before_it(host):
-    python(host, "test -t 0 && test -t 1 && test -t 2 && echo three")
-    assert "three" in in_terminal(host.command("exec", "myprj"))
+def test_a_site_that_is_executed_has_another_terminal_than_who_called_it(host):
+    """Which it may open by its name, and from which it can type nothing into that of root."""
+    python(host, "test -t 0 && test -t 1 && test -t 2 && tty && echo named >$(tty) && echo own >/dev/tty")
+    shown = typed(["sh", "-c", 'echo "before: $(tty)"; exec "$@"', "sh", *host.command("exec", "myprj")])
+    mine, theirs = re.findall("/dev/pts/[0-9]+", shown)
+    assert mine != theirs and "named" in shown and "own" in shown
+
+
+def test_what_a_site_leaves_behind_does_not_read_what_is_typed_later(host):
+    thief = f"while read line; do echo $line >>{host.let_in}/stolen; done"
+    leave = f"exec 8<&0; setsid sh -c 'echo $$ >{host.let_in}/pid; {thief}' <&8 &"
+    python(host, f"{leave} until test -s {host.let_in}/pid; do sleep 0.01; done")
+    left = f"kill -0 $(cat {host.let_in}/pid) 2>/dev/null"
+    again = f"echo over; read line; while {left}; do sleep 0.01; done; echo typed $line"
+    shown = typed(["bash", "-c", f'"$@"; {again}', "bash", *host.command("exec", "myprj")], ("over", b"password\n"))
+    assert "typed password" in shown and not (host.let_in / "stolen").exists()
+
+
+def test_what_is_typed_reaches_what_is_executed(host):
+    """A line, an interrupt, and the size of the terminal."""
+    python(
+        host,
+        "stty size; read line; echo got $line; trap 'echo caught; exit 3' INT; echo on; while :; do sleep 0.02; done",
+    )
+    command = ["bash", "-c", 'stty rows 33 cols 99; "$@"; echo code $?', "bash", *host.command("exec", "myprj")]
+    shown = typed(command, ("33 99", b"a line\n"), ("on\r", b"\x03"))
+    assert "got a line" in shown and "caught" in shown and "code 3" in shown
+
+
+@pytest.mark.parametrize("more", ["| cat", "</dev/null", "2>/dev/null", "| cat & wait"])
+def test_what_is_shown_elsewhere_leaves_the_terminal_alone(host, more):
+    python(host, "seq 20000; echo errors >&2; test -t 0 || cat; exit 3")
+    command = " ".join(map(shlex.quote, host.command("exec", "myprj")))
+    shown = typed(["bash", "-c", f"{command} {more}"])
+    assert shown.count("\r\n") >= 20000 and "20000\r\n" in shown and ("errors\r\n" in shown) == ("2>" not in more)
 
 
 def test_who_asks_for_a_version_tells_no_secrets(host):
