@@ -537,6 +537,7 @@ def test_without_descriptors_for_more_workers_the_others_go_on(tmp_path):
         assert daemon.terminate() == 0
 
 
+@pytest.mark.claim("S22")
 def test_idle_connections_do_not_lock_others_out(site, daemon):
     idle = [connect(site.path) for _ in range(200)]
     try:
@@ -548,6 +549,7 @@ def test_idle_connections_do_not_lock_others_out(site, daemon):
             channel.close()
 
 
+@pytest.mark.claim("S22")
 def test_a_reader_who_sleeps_keeps_nobody_waiting(tmp_path):
     site = Site(
         tmp_path,
@@ -626,6 +628,7 @@ print(channel.recv(1000).decode(), repr(channel.recv(1000)))
 """
 
 
+@pytest.mark.claim("S21")
 def test_another_user_who_asks_all_the_same_is_refused_without_being_heard(open_path):
     assert os.geteuid() == 0, "this test must be run by root"
     site = Site(open_path, tasks=TASKS)

@@ -135,6 +135,7 @@ def people(tmp_path, library):
     return People(tmp_path, library)
 
 
+@pytest.mark.claim("S20")
 def test_members_of_the_group_read_history_whether_the_daemon_is_up_stopped_or_killed(people):
     def is_shown_to_members():
         return people.read(MEMBER, GROUP).endswith(" runs") and not people.read(MEMBER, GROUP).startswith("0 ")
@@ -149,6 +150,7 @@ def test_members_of_the_group_read_history_whether_the_daemon_is_up_stopped_or_k
     assert is_shown_to_members()
 
 
+@pytest.mark.claim("S20")
 def test_others_are_told_why_they_cannot_read_history(people):
     with people.daemon():
         told = people.read(STRANGER)

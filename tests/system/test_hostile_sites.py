@@ -121,6 +121,7 @@ def stops(site):
     assert not site.processes()
 
 
+@pytest.mark.claim("S30")
 @pytest.mark.parametrize("name", MISDEEDS)
 def test_a_site_that_misbehaves_while_it_is_loaded_disturbs_no_daemon(hostile_at_import, name):
     site = hostile_at_import[name]
@@ -130,6 +131,7 @@ def test_a_site_that_misbehaves_while_it_is_loaded_disturbs_no_daemon(hostile_at
     stops(site)
 
 
+@pytest.mark.claim("S30")
 @pytest.mark.parametrize("name", MISDEEDS)
 @pytest.mark.claim("P18")
 def test_a_task_that_misbehaves_disturbs_no_daemon_and_no_other_task(hostile_in_tasks, name):
@@ -139,6 +141,7 @@ def test_a_task_that_misbehaves_disturbs_no_daemon_and_no_other_task(hostile_in_
     stops(site)
 
 
+@pytest.mark.claim("S30")
 @pytest.mark.parametrize("name", MISDEEDS_OF_TASKS)
 @pytest.mark.claim("P18")
 def test_a_task_that_breaks_its_process_disturbs_no_daemon_and_no_other_task(breaking_their_processes, name):

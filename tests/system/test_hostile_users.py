@@ -1,5 +1,6 @@
 """What the user of a site may try against root and the rest of the host, on a server that is booted."""
 
+import ast
 import contextlib
 import json
 
@@ -61,12 +62,14 @@ def site(server):
     site.remove()
 
 
+@pytest.mark.claim("S11")
 def test_systemctl_shows_nothing_that_a_terminal_obeys(site):
     site.server.wait(lambda: "ValueError" in site.status)
     shown = site.server.ask(f"systemctl status {site.unit}", check=False)
     assert "gnp.exe" in shown and not set(shown) & OBEYED
 
 
+@pytest.mark.claim("S12")
 def test_journalctl_shows_nothing_that_a_terminal_obeys(site):
     site.server.run("journalctl --sync; journalctl --update-catalog")
     for option in ("", "-x", "-o cat", "-o with-unit", "-o short-full"):
@@ -74,6 +77,7 @@ def test_journalctl_shows_nothing_that_a_terminal_obeys(site):
         assert "gnp.exe" in shown and not set(shown) & OBEYED, option
 
 
+@pytest.mark.claim("S12")
 def test_no_output_and_no_name_forges_a_record(site):
     ends = [record for record in site.records() if "LINOD_OUTCOME" in record]
     assert {(record["LINOD_TASK_ID"], record["LINOD_OUTCOME"]) for record in ends} == {
@@ -87,6 +91,7 @@ def test_no_output_and_no_name_forges_a_record(site):
 COMMANDS = "sites|list evil|history evil|show evil 1|show evil 2|why evil named|status evil|check evil|run evil named"
 
 
+@pytest.mark.claim("S13")
 @pytest.mark.parametrize("command", COMMANDS.split("|"))
 @pytest.mark.parametrize("terminal", [False, True])
 def test_linodctl_shows_nothing_that_a_terminal_obeys(site, command, terminal):
@@ -99,6 +104,19 @@ def test_linodctl_shows_nothing_that_a_terminal_obeys(site, command, terminal):
         assert json.loads(told) and told.isascii() and not set(told) & OBEYED
 
 
+TOLD = "import os; print([os.getgroups(), os.getresuid(), os.getresgid(), oct(os.umask(0)), sorted(os.environ)])"
+
+
+@pytest.mark.claim("S1", "S2")
+def test_what_is_executed_has_nothing_of_who_called_it(site, server):
+    uid = int(server.ask("id --user lino"))
+    typed = f'SECRET=x TERM=linux setpriv --groups 0,4,27 linodctl exec evil shell --command "{TOLD}"'
+    groups, users, own, umask, environment = ast.literal_eval(server.ask(f"umask 077; {typed}").splitlines()[-1])
+    assert (groups, users, own, umask) == ([uid], (uid,) * 3, (uid,) * 3, "0o2")
+    assert "TERM" in environment and not {"SECRET", "SUDO_USER", "OLDPWD"} & set(environment)
+
+
+@pytest.mark.claim("S33")
 def test_nobody_reads_the_journal_through_the_process_that_tells_of_a_failure(site):
     """It has the group of the journal, and the user of the site."""
     site.write("spy.py", SPY)
@@ -112,6 +130,7 @@ def test_nobody_reads_the_journal_through_the_process_that_tells_of_a_failure(si
             spy.wait()
 
 
+@pytest.mark.claim("S4", "S5")
 def test_a_state_directory_full_of_traps_delays_nobody_and_leads_nowhere(site, add_site, server):
     """Pipes, devices and links in the place of each file that root's commands look at."""
     add_site("trapped", "import linod\n", owner="lino")

@@ -51,6 +51,7 @@ def test_only_what_tasks_would_have_to_write_is_found(mixed, nobody):
     assert shared.path == Path("var/hard")
 
 
+@pytest.mark.claim("S4")
 def test_it_is_given_without_leaving_the_directory(mixed, nobody):
     outside = mixed.parent / "outside"
     assert owned.give(mixed, nobody) == 5
@@ -62,6 +63,7 @@ def test_it_is_given_without_leaving_the_directory(mixed, nobody):
     assert owned.give(mixed, nobody) == 0
 
 
+@pytest.mark.claim("S4")
 def test_a_directory_that_becomes_a_link_meanwhile_leads_nowhere(mixed, nobody):
     outside = mixed.parent / "outside"
     for found in owned.walk(mixed):

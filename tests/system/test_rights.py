@@ -26,6 +26,7 @@ def site(server):
     site.remove()
 
 
+@pytest.mark.claim("S20")
 @pytest.mark.parametrize("place", ["/var/lib/linod/myprj", "/run/linod/myprj"])
 def test_another_user_cannot_look_into_a_sites_directories(site, place):
     done = site.server.run(f"ls {place}", user="stranger", check=False)
@@ -33,12 +34,14 @@ def test_another_user_cannot_look_into_a_sites_directories(site, place):
     assert "Permission denied" in done.stderr
 
 
+@pytest.mark.claim("S20")
 def test_another_user_cannot_read_its_history(site):
     for file in ("history.sqlite3", "history.sqlite3-wal"):
         done = site.server.run(f"cat {site.state}/{file}", user="stranger", check=False)
         assert "Permission denied" in done.stderr
 
 
+@pytest.mark.claim("S21")
 def test_another_user_cannot_use_its_control_socket(site):
     for command in ("run myprj tell", "pause myprj", "reload myprj"):
         done = site.server.ctl(command, user="stranger", check=False)
@@ -49,6 +52,7 @@ def test_another_user_cannot_use_its_control_socket(site):
     assert not site.records(LINOD_EVENT="reloading")
 
 
+@pytest.mark.claim("S21")
 def test_who_gets_at_the_socket_all_the_same_is_hung_up_on(site):
     """SO_PEERCRED decides, not only the rights of the directory."""
     runs = len(site.runs())
@@ -59,10 +63,12 @@ def test_who_gets_at_the_socket_all_the_same_is_hung_up_on(site):
     assert len(site.runs()) == runs
 
 
+@pytest.mark.claim("S21")
 def test_the_sites_own_user_may_use_it(site):
     assert "www-data" in site.server.ctl("run myprj tell", user="www-data").stdout
 
 
+@pytest.mark.claim("S22")
 def test_garbage_on_the_control_socket_harms_nothing(site):
     site.server.run(
         "python3 -c '"
@@ -78,6 +84,7 @@ def test_garbage_on_the_control_socket_harms_nothing(site):
     assert "www-data" in site.server.ctl("run myprj tell").stdout
 
 
+@pytest.mark.claim("S1")
 def test_the_daemon_refuses_to_run_as_root(add_site):
     site = add_site("as-root", TASKS)
     site.say(User="root")
@@ -96,12 +103,14 @@ def test_another_user_than_www_data_is_a_drop_in_that_linodctl_writes(server, ad
     assert owner == ["lino:750", "lino:750"]
 
 
+@pytest.mark.claim("S31")
 def test_tasks_never_see_what_systemd_says_to_the_daemon(site):
     seen = set(site.server.ctl("run myprj environment").stdout.split())
     assert "LINOD_RUN" in seen
     assert not seen & FROM_SYSTEMD
 
 
+@pytest.mark.claim("S44")
 def test_the_environment_file_reaches_the_tasks_and_root_may_keep_it_to_itself(add_site, server):
     site = add_site("secret", TASKS)
     server.write("/etc/linod/secret.env", "SITE_SECRET=pssst\n", mode="600")

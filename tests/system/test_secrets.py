@@ -76,6 +76,7 @@ def site(server):
     server.forget_mails()
 
 
+@pytest.mark.claim("S40", "S42", "S43")
 def test_no_secret_is_in_the_state_but_the_password_of_the_mail_server(site):
     found = site.server.ask(f"grep --text --recursive --only-matching 'canary-of-[a-z-]*' {site.state} /run/linod")
     assert set(found.splitlines()) == {f"{site.state}/mail.json:canary-of-the-mail"}
@@ -83,6 +84,7 @@ def test_no_secret_is_in_the_state_but_the_password_of_the_mail_server(site):
     assert "***" in site.ended("every_secret")[0].traceback
 
 
+@pytest.mark.claim("S40")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_linodctl_shows_no_secret(site, command):
     for option in ("", "--json"):
@@ -91,12 +93,14 @@ def test_linodctl_shows_no_secret(site, command):
         assert shown and not canaries(shown)
 
 
+@pytest.mark.claim("S40", "S42")
 def test_linodctl_shows_no_secret_of_a_run(site):
     for run in site.ended()[:20]:
         done = site.server.run(f"linodctl show secrets {run.id}; linodctl show secrets {run.id} --json")
         assert not canaries(done.stdout + done.stderr)
 
 
+@pytest.mark.claim("S23")
 def test_no_secret_is_in_the_command_line_of_a_process(site):
     """Every user of a host can read those."""
     assert len(site.processes()) > 2
@@ -104,6 +108,7 @@ def test_no_secret_is_in_the_command_line_of_a_process(site):
     assert not canaries(site.server.ask("cat /proc/[0-9]*/cmdline | tr '\\0' ' '"))
 
 
+@pytest.mark.claim("S40", "S41")
 def test_a_site_that_cannot_be_loaded_is_waited_for_without_telling_its_secrets(site):
     site.write("down", "")
     site.reload(check=False)
@@ -115,6 +120,7 @@ def test_a_site_that_cannot_be_loaded_is_waited_for_without_telling_its_secrets(
     assert not canaries(shown.stdout + shown.stderr)
 
 
+@pytest.mark.claim("S40")
 def test_no_mail_about_a_failure_tells_a_secret(site, server):
     server.forget_mails()
     site.override('[alert]\nhost = "localhost"\n')
@@ -125,6 +131,7 @@ def test_no_mail_about_a_failure_tells_a_secret(site, server):
     assert not canaries(str(mail))
 
 
+@pytest.mark.claim("S40", "S42")
 def test_no_secret_is_in_the_journal(site, server):
     """The last test: here is all that was told before, of other units as well."""
     told = server.ask("journalctl --sync; journalctl --output=export --all")

@@ -205,6 +205,7 @@ def test_after_a_crash_loop_a_mail_says_that_systemd_has_given_up() -> None:
     assert "systemctl reset-failed linod@a.service" in text
 
 
+@pytest.mark.claim("S14")
 def test_no_text_can_become_another_header_or_recipient(state: Path, server: Server) -> None:
     evil = "a\r\nBcc: eva@example.com"
     note(state, server, prefix=evil, sender="site@example.com")
@@ -272,6 +273,7 @@ def test_an_administrator_who_only_names_addresses_means_the_mail_server_of_the_
     assert server.mails[0]["To"] == "ops@example.com"
 
 
+@pytest.mark.claim("S43")
 def test_the_password_of_the_site_is_not_told_to_another_server(state: Path, tmp_path: Path) -> None:
     with Server(tmp_path / "mails", "--login", f"linod:{SECRET}") as server:
         note(state, server, user="linod", password=SECRET)
@@ -310,6 +312,7 @@ def test_a_server_that_asks_for_a_password_gets_it_and_nobody_else_sees_it(
     assert SECRET not in said.out + said.err + mail.as_string() + repr(recall(state))
 
 
+@pytest.mark.claim("S43")
 @pytest.mark.parametrize("starttls", [True, False])
 def test_a_server_that_speaks_tls_is_understood_and_must_be_trusted(
     state: Path, tmp_path: Path, starttls: bool, monkeypatch: pytest.MonkeyPatch
@@ -388,6 +391,7 @@ def test_a_state_directory_that_is_missing_is_an_error_in_words(
 # What the daemon notes
 
 
+@pytest.mark.claim("S43")
 def test_only_the_units_user_can_read_what_is_noted(state: Path) -> None:
     old = os.umask(0)
     try:

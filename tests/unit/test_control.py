@@ -351,6 +351,7 @@ def test_who_says_what_a_caller_has_no_business_to_say_is_hung_up_on(
     assert heard(channel) == [None]
 
 
+@pytest.mark.claim("S22")
 @settings(max_examples=50)
 @given(st.lists(st.binary(max_size=200), max_size=5))
 def test_no_bytes_harm_the_others(packets: list[bytes]) -> None:
@@ -390,6 +391,7 @@ def test_who_comes_when_no_descriptor_is_left_is_told_so(room: Room, open_: Exit
     assert len(room.requests) == 1
 
 
+@pytest.mark.claim("S22")
 def test_descriptors_that_are_sent_along_are_not_kept(room: Room, open_: ExitStack) -> None:
     channel = open_.enter_context(room.connect())
     before = len(os.listdir("/proc/self/fd"))
@@ -400,6 +402,7 @@ def test_descriptors_that_are_sent_along_are_not_kept(room: Room, open_: ExitSta
     assert heard(channel) == [Done()] * 20
 
 
+@pytest.mark.claim("S22")
 def test_callers_who_say_nothing_make_room_for_others(room: Room, open_: ExitStack) -> None:
     silent = [open_.enter_context(room.connect()) for _ in range(3 * MOST_CALLERS)]
     assert room.callers() == MOST_CALLERS
@@ -438,6 +441,7 @@ def test_those_who_wait_leave_some_places_free(room: Room, open_: ExitStack) -> 
     assert heard(short) == [Done()]
 
 
+@pytest.mark.claim("S22")
 def test_who_asks_and_never_reads_is_not_heard_before_it_does(room: Room, open_: ExitStack) -> None:
     room.answer = lambda caller, _request: caller.tell(Done(text="x" * 10_000))
     channel = open_.enter_context(room.connect())

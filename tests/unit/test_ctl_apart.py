@@ -68,6 +68,7 @@ def typed(command, *keys):
     return seen.decode()
 
 
+@pytest.mark.claim("S3")
 def test_a_site_that_is_checked_has_no_terminal(host):
     look = f"(: < /dev/tty) 2> /dev/null && touch {host.let_in}/terminal"
     python(host, f"{look}; echo '{GOOD}'", version=f"{look}; echo 3 11 0")
@@ -75,6 +76,7 @@ def test_a_site_that_is_checked_has_no_terminal(host):
     assert not (host.let_in / "terminal").exists()
 
 
+@pytest.mark.claim("S3")
 def test_a_site_that_is_executed_has_another_terminal_than_who_called_it(host):
     """Which it may open by its name, and from which it can type nothing into that of root."""
     python(host, "test -t 0 && test -t 1 && test -t 2 && tty && echo named >$(tty) && echo own >/dev/tty")
@@ -83,6 +85,7 @@ def test_a_site_that_is_executed_has_another_terminal_than_who_called_it(host):
     assert mine != theirs and "named" in shown and "own" in shown
 
 
+@pytest.mark.claim("S3")
 def test_what_a_site_leaves_behind_does_not_read_what_is_typed_later(host):
     thief = f"while read line; do echo $line >>{host.let_in}/stolen; done"
     leave = f"exec 8<&0; setsid sh -c 'echo $$ >{host.let_in}/pid; {thief}' <&8 &"
@@ -112,11 +115,13 @@ def test_what_is_shown_elsewhere_leaves_the_terminal_alone(host, more):
     assert shown.count("\r\n") >= 20000 and "20000\r\n" in shown and ("errors\r\n" in shown) == ("2>" not in more)
 
 
+@pytest.mark.claim("S2")
 def test_who_asks_for_a_version_tells_no_secrets(host):
     python(host, f"echo '{GOOD}'", version='test -z "$SECRET" && echo 3 11 0')
     assert host.spawn("check", "myprj", SECRET="x").returncode == 0
 
 
+@pytest.mark.claim("S5")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -133,6 +138,7 @@ def test_a_site_may_answer_anything(host, answer):
     assert (shown.returncode, shown.stderr) == (0, "")
 
 
+@pytest.mark.claim("S5")
 def test_a_site_that_writes_without_end_fills_no_memory(host):
     python(host, f"head -c 500000000 /dev/zero >&2; head -c 100000000 /dev/zero; echo '{GOOD}'")
     limited = ["sh", "-c", 'ulimit -v 400000; exec "$@"', "sh", *host.command("check", "myprj", "--json")]
@@ -140,6 +146,7 @@ def test_a_site_that_writes_without_end_fills_no_memory(host):
     assert "died while loading the site" in problems(done)[0]
 
 
+@pytest.mark.claim("S5")
 def test_a_process_that_a_site_leaves_behind_is_not_waited_for(host):
     """It is killed, unless it has a session of its own."""
     pids = [host.let_in / name for name in ("near", "far")]

@@ -96,6 +96,7 @@ def test_a_site_that_would_start_tells_its_tasks(host, site):
     assert found["tasks"] == ["app.tasks.ping", "app.tasks.tidy"] and found["uses_linod"] is True
 
 
+@pytest.mark.claim("S1")
 def test_the_site_is_loaded_by_its_user_never_by_root(host, site):
     write(site / "app/tasks.py", f"{TASKS}\nraise RuntimeError(f'user {{os.geteuid()}}')\n")
     [problem] = problems(host)

@@ -57,6 +57,7 @@ def reached(directory):
 # Links
 
 
+@pytest.mark.claim("S4")
 def test_a_link_of_a_user_leads_root_to_what_belongs_to_that_user_only(tmp_path):
     (tmp_path / "home/new").mkdir(parents=True)
     for name, target in (("own", "new"), ("out", "/usr/lib"), ("up", "../" * 20 + "usr")):
@@ -88,6 +89,7 @@ if os.geteuid() == 0:  # only root can be led astray
         with pytest.raises(LinodError, match="not only root could change it"):
             reached(tmp_path / "again")
 
+    @pytest.mark.claim("S4")
     def test_nothing_is_given_away_where_the_path_of_a_site_leads_by_now(tmp_path):
         (tmp_path / "precious").mkdir()
         (tmp_path / "precious/shadow").touch()
@@ -98,6 +100,7 @@ if os.geteuid() == 0:  # only root can be led astray
                 look(tmp_path / "site", find_account("nobody"))
         assert (tmp_path / "precious/shadow").stat().st_uid == 0
 
+    @pytest.mark.claim("S4")
     def test_nothing_is_written_for_supervisor_where_a_user_lets_the_path_lead(host, capsys):
         (host.path / "srv/bad").rename(host.path / "srv/before")
         target = host.path / "precious"
@@ -108,11 +111,13 @@ if os.geteuid() == 0:  # only root can be led astray
         assert code == 1 and "cannot be opened safely" in err
         assert not list(target.iterdir()) and not list(host.etc.glob("*.conf"))
 
+    @pytest.mark.claim("S5")
     def test_what_is_in_the_place_of_a_script_is_not_waited_for(host):
         os.mkfifo(host.path / "srv/bad/linod.sh")
         done = host.spawn("supervisor-config", "bad", "--write", "--conf-dir", host.etc)
         assert done.returncode == 1 and f"{host.path}/srv/bad/linod.sh is there already." in done.stderr
 
+    @pytest.mark.claim("S10")
     def test_what_is_written_for_supervisor_can_be_read_whatever_the_umask(host):
         write = ("supervisor-config", "bad", "--write", "--conf-dir", host.etc)
         subprocess.run(["sh", "-c", 'umask 077; exec "$@"', "sh", *host.command(*write)], check=True, timeout=30)
@@ -120,6 +125,7 @@ if os.geteuid() == 0:  # only root can be led astray
         assert (host.etc / "linod-bad.conf").stat().st_mode & 0o777 == 0o600
         assert host.spawn(*write).returncode == 0
 
+    @pytest.mark.claim("S7")
     def test_a_command_to_copy_harms_nobody(host, capsys):
         host.remember("bad", [task("ping")])
         for path in (host.var / "bad", *(host.var / "bad").iterdir()):
@@ -129,6 +135,7 @@ if os.geteuid() == 0:  # only root can be led astray
         assert f"chown --no-dereference www-data '{host.var}/bad/$(reboot)'" in out
 
 
+@pytest.mark.claim("S9")
 def test_a_daemon_of_another_site_is_not_asked(host, capsys):
     (host.var / "bad").mkdir()
     (host.var / "bad" / CONTROL).symlink_to(host.var / "good" / CONTROL)
@@ -142,6 +149,7 @@ def test_a_daemon_of_another_site_is_not_asked(host, capsys):
 # Names
 
 
+@pytest.mark.claim("S7")
 def test_no_name_is_executed_when_it_is_completed(host):
     trap = host.path / "trap"
     host.remember("bad", [task("good"), task(f"$(touch {trap})"), task(f"`touch {trap}`"), task("g;reboot")])
@@ -149,6 +157,7 @@ def test_no_name_is_executed_when_it_is_completed(host):
     assert not trap.exists()
 
 
+@pytest.mark.claim("S7")
 def test_a_name_in_a_command_to_copy_is_quoted(host, capsys):
     host.remember("bad", [task("$(reboot)")], pauses=[("app.tasks.$(reboot)", 0, "", "")])
     assert "linodctl resume bad '$(reboot)'" in host.call(capsys, "why", "bad", "$(reboot)")[1]
@@ -165,6 +174,7 @@ def test_the_status_of_a_daemon_says_nothing_but_itself():
 # Processes
 
 
+@pytest.mark.claim("S8")
 def test_a_pid_that_was_written_into_a_lock_is_nobody_to_end(tmp_path):
     innocent = subprocess.Popen(["sleep", "60"])
     try:
@@ -179,6 +189,7 @@ def test_a_pid_that_was_written_into_a_lock_is_nobody_to_end(tmp_path):
 
 if os.geteuid() == 0:  # others may not know who has locked what
 
+    @pytest.mark.claim("S8")
     def test_a_pid_that_was_written_into_a_lock_is_nobody_to_name(host, capsys):
         (host.var / "bad").mkdir()
         (host.var / "bad/lock").write_text(f"{os.getpid()} {birth(os.getpid())}\n")
@@ -242,6 +253,7 @@ def test_one_that_is_started_again_and_again_is_not_ended_without_end(tmp_path, 
 # Files
 
 
+@pytest.mark.claim("S5")
 def test_what_is_no_file_is_not_even_opened(tmp_path):
     """Some devices act when they are opened: a watchdog then reboots the host."""
     os.mkfifo(tmp_path / "linod.sh")
@@ -314,6 +326,7 @@ def seen(host, capsys):
 GOOD = task("ping").as_dict()
 
 
+@pytest.mark.claim("S6")
 @pytest.mark.parametrize(
     "changed",
     [
@@ -335,6 +348,7 @@ def test_a_task_that_linod_has_not_written_is_left_out(host, capsys, changed):
     seen(host, capsys)
 
 
+@pytest.mark.claim("S6")
 @pytest.mark.parametrize("value", [None, "soon", 2**62, -(2**62), 10**17, b""])
 @pytest.mark.parametrize("column", ["since", "accounted"])
 def test_instants_that_linod_has_not_written_hide_no_site(host, capsys, column, value):
@@ -344,6 +358,7 @@ def test_instants_that_linod_has_not_written_hide_no_site(host, capsys, column, 
     assert host.call(capsys, "list", "bad")[0] == 0
 
 
+@pytest.mark.claim("S6")
 @pytest.mark.parametrize("column", ["outcome", "started", "due", "task", "reason", "trigger"])
 @pytest.mark.parametrize("value", ["'x'", "x'ff'", "9e999", f"{2**62}"])
 def test_runs_that_linod_has_not_written_hide_no_site(host, capsys, column, value):

@@ -60,6 +60,7 @@ def in_terminal(command, columns=80, **environment):
 # Escaping
 
 
+@pytest.mark.claim("S13")
 def test_what_a_terminal_would_obey_is_written_out():
     assert visible("\x1b[31mred") == "\\x1b[31mred"
     assert visible("\x9b2J") == "\\x9b2J"
@@ -78,6 +79,7 @@ def test_what_people_write_stays_as_it_is():
         assert visible(text) == text
 
 
+@pytest.mark.claim("S13")
 @pytest.mark.parametrize("command", ["list", "history", "history --failed", "sites", "show 1", "why evil", "status"])
 def test_no_command_lets_a_site_write_to_the_terminal(host, capsys, command):
     host.add("myprj")
@@ -88,6 +90,7 @@ def test_no_command_lets_a_site_write_to_the_terminal(host, capsys, command):
         assert not set(out + err) & set("\x1b\x07\x9b\r\u202e")
 
 
+@pytest.mark.claim("S13")
 def test_an_error_is_escaped_as_well(host, capsys):
     host.add("myprj")
     host.remember("myprj", [task("ping")])

@@ -43,6 +43,7 @@ def changed(state: Path, script: str) -> Iterator[Archive]:
         yield found
 
 
+@pytest.mark.claim("S6")
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("value", ["x'ff'", "9e999", "1e300", str(2**62), str(-(2**62)), "'x'", "''", "NULL"])
 def test_a_run_has_what_linod_has_written_or_it_is_told(state: Path, column: str, value: str) -> None:
@@ -86,12 +87,14 @@ CREATE VIEW runs AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM
 """
 
 
+@pytest.mark.claim("S5")
 def test_a_view_without_end_is_given_up(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "PATIENCE", 0.2)
     with changed(state, ENDLESS) as found, pytest.raises(HistoryError, match="interrupted"):
         found.tasks_that_ran()
 
 
+@pytest.mark.claim("S5")
 def test_a_value_that_would_fill_the_memory_is_not_read(state: Path) -> None:
     script = "UPDATE runs SET output = zeroblob(100000000)"
     with changed(state, script) as found, pytest.raises(HistoryError, match="too big"):

@@ -81,6 +81,7 @@ def test_all_but_the_files_for_the_site_import_with_django_absent() -> None:
     subprocess.run([sys.executable, "-c", IMPORT_WITHOUT_DJANGO, *names], cwd=ROOT, check=True, timeout=20)
 
 
+@pytest.mark.claim("S32")
 @pytest.mark.parametrize(("one", "other"), [("daemon", "site"), ("site", "daemon"), ("daemon", "command")])
 def test_the_folders_of_two_processes_do_not_import_each_other(one: str, other: str) -> None:
     assert not importers(f"linod.{other}", LINOD / one)
@@ -96,6 +97,7 @@ def is_below(name: str, folder: str) -> bool:
     return f"{name}.".startswith(f"linod.{folder}.")
 
 
+@pytest.mark.claim("S32")
 def test_no_file_of_the_daemon_imports_django() -> None:
     assert not importers("django", LINOD / "daemon")
 
@@ -131,6 +133,7 @@ def test_only_the_clock_tells_the_daemon_what_time_it_is() -> None:
     assert {file for file, _ in asking - {("lock.py", "sleep"), ("history.py", "sleep")}} == {"clock.py"}
 
 
+@pytest.mark.claim("S32")
 def test_the_daemon_loads_little() -> None:
     """It is to stay small, on every host and for every site."""
     found = subprocess.run(

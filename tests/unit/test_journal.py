@@ -130,6 +130,7 @@ def test_a_log_record_of_a_task_keeps_its_place_in_the_code(journal: Journal, re
     assert (fields["CODE_FILE"], fields["CODE_LINE"], fields["CODE_FUNC"]) == ("/b.py", "3", "tidy")
 
 
+@pytest.mark.claim("S12")
 def test_a_text_cannot_forge_a_field(journal: Journal) -> None:
     sink = JournalSink("myprj", journal.path)
     text = "harmless\nPRIORITY=0\nLINOD_TASK=other"
@@ -140,6 +141,7 @@ def test_a_text_cannot_forge_a_field(journal: Journal) -> None:
     assert "LINOD_TASK" not in fields
 
 
+@pytest.mark.claim("S12")
 def test_a_name_or_a_reason_cannot_forge_a_line_or_be_obeyed(journal: Journal, reporter: Reporter) -> None:
     """journalctl shows a message as it is, and `journalctl -x` the fields that the catalog names."""
     task = replace(TASK, id=f"app.{EVIL}", label=EVIL)
@@ -162,6 +164,7 @@ def test_a_record_of_any_size_arrives(journal: Journal) -> None:
     assert len(journal.next()["MESSAGE"]) == 3_000_000
 
 
+@pytest.mark.claim("S12")
 def test_what_journalctl_would_hide_is_made_readable(journal: Journal) -> None:
     sink = JournalSink("myprj", journal.path)
     for written, read in (

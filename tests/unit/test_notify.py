@@ -54,6 +54,7 @@ def test_a_status_is_told_only_when_it_is_another_one(manager: Manager) -> None:
     assert manager.heard() == ["STATUS=a", "STATUS=b", "STATUS=a"]
 
 
+@pytest.mark.claim("S11")
 def test_a_status_is_one_line_and_cannot_say_anything_else(manager: Manager) -> None:
     """Messages of databases have several lines, and each line of a notification is a message of its own."""
     notifier = Notifier()
@@ -69,6 +70,7 @@ def test_a_status_is_one_line_and_cannot_say_anything_else(manager: Manager) -> 
     ]
 
 
+@pytest.mark.claim("S31")
 def test_what_systemd_says_to_the_daemon_is_for_no_child(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "30000000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))

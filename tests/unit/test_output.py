@@ -163,6 +163,7 @@ def test_bytes_that_are_no_text_are_shown_as_such() -> None:
 # Limits
 
 
+@pytest.mark.claim("S15")
 def test_only_so_many_lines_are_shown_and_the_rest_is_counted() -> None:
     shown, output = feed(b"1\n2\n3\n4\n", b"5\n", lines=2)
     assert [line.message for line in shown] == ["1", "2"]
@@ -182,6 +183,7 @@ def test_the_last_part_is_kept_from_the_beginning_of_a_line() -> None:
     assert lines == [f"line {number:05}" for number in range(991, 1000)]
 
 
+@pytest.mark.claim("S15")
 def test_of_one_endless_line_the_last_part_is_kept() -> None:
     _, output = feed(b"x" * 100_000 + b"end", keep=1000)
     first, line = output.text().splitlines()
@@ -206,6 +208,7 @@ def test_a_run_that_writes_nothing_has_no_text() -> None:
     assert feed()[1].text() == ""
 
 
+@pytest.mark.claim("S15")
 @pytest.mark.parametrize(
     "chunk",
     [b"line\n" * 13107, b"x" * 65536, b"\x1e" + b"x" * 65535],

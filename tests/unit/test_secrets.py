@@ -11,6 +11,7 @@ from linod.site.secrets import masked
 from linod.site.trouble import why_not
 
 
+@pytest.mark.claim("S41")
 @pytest.mark.parametrize(
     ("said", "written"),
     [
@@ -31,6 +32,7 @@ def test_what_looks_like_a_password_is_masked(said: str, written: str) -> None:
     assert masked(said) == written
 
 
+@pytest.mark.claim("S41")
 def test_what_the_settings_and_the_environment_call_a_secret_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SITE_PASSWORD", "from-the-environment")
     monkeypatch.setenv("PWD", "/srv/site")  # the working directory
@@ -58,6 +60,7 @@ def leave() -> None:
     raise SystemExit("token=third-secret")
 
 
+@pytest.mark.claim("S41", "S42")
 def test_neither_a_reason_nor_a_traceback_has_a_password() -> None:
     failed = call(fail)
     assert failed.reason == "ValueError: password='***'"
