@@ -10,7 +10,10 @@ import json
 import os
 import pwd
 import re
+import select
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from ..sites import HostSite
 from ..state import user_name
 from .units import Setup
 
+PATIENCE = 120.0  # seconds for what is done as somebody else; an interpreter may take some of them to say its version
 NUMBER = re.compile("[0-9]{1,10}")  # of a user or a group
 UMASK = 0o002  # the unit's: the site's group may write what its tasks write
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -153,7 +157,7 @@ def unquoted(value: str) -> str:
 def in_child(account: Account, work: Callable[[], Any]) -> Any:
     """Let a child that belongs to an account do some work. Returns what it returns, passed on as JSON.
 
-    A LinodError of the child is raised here.
+    A LinodError of the child is raised here; so is one where it doesn't answer, for its user may have stopped it.
     """
     if account.is_me:
         return work()
@@ -164,16 +168,29 @@ def in_child(account: Account, work: Callable[[], Any]) -> Any:
         os.close(reading)
         work_and_leave(account, work, writing)
     os.close(writing)
-    with os.fdopen(reading, "rb") as answers:
-        answer = answers.read()
-    os.waitpid(pid, 0)
+    try:
+        answer = hear_all(reading, PATIENCE)
+    finally:
+        os.close(reading)
+        os.kill(pid, signal.SIGKILL)  # it has nothing more to do
+        os.waitpid(pid, 0)
     if not answer:
-        raise LinodError("The child that should do this has died.")
+        raise LinodError(f"The process that should do this as {account.name} has died.")
     kind, value = json.loads(answer)
     if kind == "error":
         message, hint, code = value
         raise passed_on(message, hint, code)
     return value
+
+
+def hear_all(reading: int, patience: float) -> bytes:
+    """All that is written into a pipe until its end; raises LinodError where that doesn't come in time."""
+    heard, deadline = b"", time.monotonic() + patience
+    while select.select([reading], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not (data := os.read(reading, 1 << 16)):
+            return heard
+        heard += data
+    raise LinodError(f"The process that should do this as another user has not answered within {patience:g} s.")
 
 
 def passed_on(message: str, hint: str, code: int) -> LinodError:

@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from linod.archive import FILE
-from linod.ctl import leftovers, owned
+from linod.ctl import accounts, leftovers, owned
 from linod.ctl.accounts import find_account, parse_environment
 from linod.ctl.footing import opened
 from linod.ctl.screen import cut, fit
@@ -197,6 +198,13 @@ if os.geteuid() == 0:  # others may not know who has locked what
         assert {one["site"]: one["state"] for one in json.loads(out)} == {"bad": "stopped", "good": "stopped"}
         code, out, err = host.call(capsys, "remove", "bad")
         assert (code, err) == (0, "")
+
+    @pytest.mark.claim("S5")
+    def test_a_child_that_its_user_has_stopped_is_not_waited_for(monkeypatch):
+        monkeypatch.setattr(accounts, "PATIENCE", 0.3)
+        with pytest.raises(LinodError, match=r"has not answered within 0\.3 s"):
+            accounts.in_child(find_account("nobody"), lambda: os.kill(os.getpid(), signal.SIGSTOP))
+        assert accounts.in_child(find_account("nobody"), lambda: "x" * 1_000_000) == "x" * 1_000_000
 
 
 def test_who_has_locked_a_site_is_found(tmp_path):
