@@ -115,15 +115,21 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA cache_size = -512")  # KiB; the default would grow to 2 MiB, and the daemon only appends
-    version = db.execute("PRAGMA user_version").fetchone()[0]
+    version = version_of(db, path)
+    if version < VERSION:
+        steps = "".join(STEPS[version:])
+        db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
+
+
+def version_of(db: sqlite3.Connection, path: Path) -> int:
+    """The version of its schema, 0 where it has none yet; raises HistoryError for one that is not known yet."""
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
         raise HistoryError(
             f"{path} was written by a newer linod (schema {version}, this one knows {VERSION}).",
             "Install that version again, or put the file aside to begin a new history.",
         )
-    if version < VERSION:
-        steps = "".join(STEPS[version:])
-        db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
+    return version
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
@@ -177,7 +183,7 @@ class Archive:
             self._db = connect_read_only(self.path)
             # A view in the place of a table may have rows without end.
             self._db.set_progress_handler(lambda: time.monotonic() > self._deadline, 100_000)
-            self._version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self._version = version_of(self._db, self.path)
             if not self._version:
                 self._db = None  # its first daemon is making it at this moment
         except sqlite3.Error as error:
