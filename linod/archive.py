@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sqlite3
 import stat
 import time
@@ -28,9 +29,12 @@ from .totals import DURATIONS, LATENESS, Spread, Total
 from .totals import SCHEMA as TOTALS
 
 FILE = "history.sqlite3"
+ASIDE = re.compile(re.escape(FILE) + r"\.(damaged|replaced)-[0-9T]+(-[0-9]+)?")
 VERSION = 4
 COUNTED = 4  # the version since which there are totals
 PATIENCE = 10.0  # seconds to wait for another connection's lock, and for a statement of a face
+# SQLite's codes for a file that is not, or not wholly, what it has written.
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 LARGEST = 64 << 20  # bytes of a value that a face reads
 
 SCHEMA = """
@@ -145,6 +149,26 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     return db
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is at fault, and not a lock, a full disk or a right that is missing."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ
+
+
+def unreadable(path: Path, error: sqlite3.Error) -> HistoryError:
+    """In words: what keeps a face from reading it."""
+    hint = "It is damaged; its daemon puts it aside and begins another one." if is_damage(error) else ""
+    return HistoryError(f"The history {path} cannot be read: {error}.", hint)
+
+
+def put_aside(state: Path) -> list[Path]:
+    """The files that a daemon has put aside because they were damaged or not its own; the oldest of a kind first."""
+    try:
+        return sorted(state / name for name in os.listdir(state) if ASIDE.fullmatch(name))
+    except OSError:
+        return []  # not there, or not for us to look at
+
+
 @dataclass(frozen=True, kw_only=True)
 class PauseRecord:
     """Why a task, or the whole site where `task` is empty, is paused."""
@@ -189,7 +213,7 @@ class Archive:
         except sqlite3.Error as error:
             if not os.access(self.path, os.R_OK):
                 raise HistoryError("The history cannot be read.", why_unreadable(self.path)) from None
-            raise HistoryError(f"The history {self.path} cannot be read: {error}.") from None
+            raise unreadable(self.path, error) from None
 
     def __enter__(self) -> Archive:
         return self
@@ -322,7 +346,7 @@ class Archive:
             for row in self._db.execute(statement, values):  # noqa: UP028  # it would close a cursor of a closed file
                 yield row
         except sqlite3.Error as error:
-            raise HistoryError(f"The history {self.path} cannot be read: {error}.") from None
+            raise unreadable(self.path, error) from None
 
 
 def row_from_run(run: Run) -> list[Any]:

@@ -66,6 +66,14 @@ def make_state(directory: Path) -> Path:
     return state
 
 
+def make_again(state: Path) -> None:
+    """Make a state directory anew that somebody has taken away while its daemon runs; raises OSError."""
+    if not state.is_dir():
+        state.mkdir(mode=0o750)
+        if state.name == OWN:
+            share_with_group(state, state.parent)
+
+
 def share_with_group(state: Path, directory: Path) -> None:
     """Give a new state directory the site's group, and what is made in it as well."""
     give_to_owner(state)

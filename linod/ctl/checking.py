@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import overrides, sites
+from ..archive import put_aside
 from ..errors import EXIT_CONFIGURATION, ConfigurationError, LinodError
 from ..launch import Place
 from ..linux import descendants
@@ -117,6 +118,7 @@ def examine(site: HostSite) -> Findings:
         found.problems.append(str(error))
         return found
     found.problems += state_problems(site, account)
+    found.notes += histories_put_aside(site)
     try:
         require_rights(account)
         environment = environment_of(site, setup, account)
@@ -154,6 +156,12 @@ def state_problems(site: HostSite, account: Account) -> Iterator[str]:
         # Who owns the directory names what is in it, and may lay a link there before this is typed.
         give = f"chown --no-dereference {account.name} {shlex.quote(str(path))}"
         yield f"{path} does not belong to {account.name}. Give it: {give}"
+
+
+def histories_put_aside(site: HostSite) -> Iterator[str]:
+    """What its daemon has left for somebody to look at."""
+    for path in put_aside(site.state):
+        yield f"A history that was harmed is kept as {path}. Once you have looked at it, remove it."
 
 
 def other_runners(site: HostSite) -> Iterator[str]:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any
 
-from ..archive import Archive
+from ..archive import Archive, put_aside
 from ..caller import NoAnswer, ask
 from ..errors import LinodError
 from ..runs import Run
@@ -177,6 +177,7 @@ def judge(one: Survey, limits: Limits) -> Verdict:
     except LinodError as error:
         verdict.problems.append((Level.UNKNOWN, str(error)))
     verdict.remarks += paused(one)
+    verdict.remarks += [f"a history that was harmed is kept as {path}" for path in put_aside(one.site.state)]
     verdict.figures |= {
         "tasks": len(records.tasks),
         "running": len(records.running()) if one.alive else 0,

@@ -16,7 +16,7 @@ from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 from typing import Protocol
 
 from ..caller import daemon_of, name_of, set_patience, short_path, who_may_ask
-from ..errors import WireError
+from ..errors import HistoryError, WireError
 from ..runs import Run
 from ..state import CONTROL, give_to_owner
 from ..wire import (
@@ -188,21 +188,45 @@ class Control:
         self._closed = False
         self._path = own_path(state)
         self._pointer = state / CONTROL  # leads there, for those who only know the site's state
+        self._socket = self._listen()
+        self._spare = open_spare()
+
+    def _listen(self) -> socket.socket:
+        """Make the socket and wait for callers; raises HistoryError where the directory cannot be written."""
         self._remove()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            return self._bind()
+        except OSError as error:
+            raise HistoryError(
+                f"The control socket {self._path} cannot be made: {error.strerror}.",
+                "See to the disk of its directory, and to whom that belongs.",
+            ) from None
+
+    def _bind(self) -> socket.socket:
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         with short_path(self._path) as short:
             # Others of its group may connect, to be told in words who may ask.
             mask = os.umask(0o117)
             try:
-                self._socket.bind(short)
+                end.bind(short)
             finally:
                 os.umask(mask)
         give_to_owner(self._path)
         if self._pointer != self._path:
             self._pointer.symlink_to(self._path)
-        self._socket.listen(BACKLOG)
-        self._spare = open_spare()
-        selector.register(self._socket, EVENT_READ, self._accept)
+        end.listen(BACKLOG)
+        self._selector.register(end, EVENT_READ, self._accept)
+        return end
+
+    def keep(self) -> None:
+        """Listen anew where the socket was taken away with its directory. Who has connected is heard as before."""
+        if self._pointer.is_socket():
+            return
+        former = self._socket
+        with suppress(HistoryError):  # the daemon works without; only nobody can ask it
+            self._socket = self._listen()
+            self._selector.unregister(former)
+            former.close()
 
     def part_with_guests(self) -> None:
         """Wait no longer for processes that run a task themselves."""

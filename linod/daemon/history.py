@@ -18,27 +18,28 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 from .. import totals
-from ..archive import COLUMNS, FILE, PauseRecord, connect, row_from_run
+from ..archive import FILE, PauseRecord, is_damage, row_from_run
 from ..conf import Settings
-from ..errors import HistoryError
+from ..errors import HistoryError, SiteLocked
 from ..instants import MICROSECOND, to_micros
-from ..runs import Outcome, Run, Trigger
+from ..runs import Run, Trigger
 from ..state import owner_name, user_name
 from ..task import Task
+from .batch import Batch
 from .clock import monotonic, now
+from .historyfile import HistoryFile, Renewal
 from .marks import MARK_SLOTS, MARKS, Marks
 from .past import Past, read_past
 from .statements import ACCOUNT, PRUNE, UPSERT, pausing, resuming
 
 MOST_UNWRITTEN = MARK_SLOTS // 2  # runs begun but not written: with more, marks could overwrite each other
-MOST_KEPT = 20_000  # rows kept in memory while the file cannot be written
 PRUNE_EVERY = 600.0  # seconds
+HANGS_AFTER = 5.0  # seconds for one transaction, after which nobody waits for it any more
 GATHER = 0.01  # seconds between two transactions
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to write
 
@@ -48,6 +49,7 @@ class History(Protocol):
 
     settings: Settings
     trouble: str  # why the last try to write failed
+    taken_over: str  # by which other daemon
 
     def past(self) -> Past: ...
     def know(self, task: Task, position: int, since: datetime, accounted: datetime | None) -> None: ...
@@ -67,70 +69,37 @@ class History(Protocol):
     def turn_finished(self) -> None: ...
     def fileno(self) -> int: ...
     def answers(self) -> list[tuple[int, bool]]: ...
+    def renewals(self) -> list[Renewal]: ...
+    def take_let_go(self) -> int: ...
     def busy(self) -> bool: ...
     def close(self, patience: float) -> bool: ...
-
-
-@dataclass
-class Batch:
-    """What has gathered for the next transaction; only the last state of a row counts."""
-
-    runs: dict[int, list[Any]] = field(default_factory=dict)
-    withdrawn: set[int] = field(default_factory=set)
-    claims: list[int] = field(default_factory=list)
-    accounted: dict[str, int] = field(default_factory=dict)
-    statements: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
-    callbacks: list[Callable[[str], None]] = field(default_factory=list)
-    durable: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.runs or self.withdrawn or self.accounted or self.statements or self.callbacks)
-
-    def account(self, task: str, due: int) -> None:
-        """A due time is dealt with, and so are those before it; what deals with an earlier one may come later."""
-        self.accounted[task] = max(due, self.accounted.get(task, due))
-
-    def put_before(self, later: Batch) -> None:
-        """Take in what has gathered since, after this one could not be written."""
-        self.runs = {id: row for id, row in (self.runs | later.runs).items() if id not in later.withdrawn}
-        self.withdrawn |= later.withdrawn
-        self.claims += later.claims
-        for task, due in later.accounted.items():
-            self.account(task, due)
-        self.statements += later.statements
-        self.callbacks += later.callbacks
-        self.durable |= later.durable
-
-    def shrink(self) -> None:
-        """Let go of the oldest rows that matter least, when there are too many to keep in memory."""
-        dull = (Outcome.SUCCEEDED, Outcome.SKIPPED)
-        outcome = COLUMNS.index("outcome")
-        too_many = max(0, len(self.runs) - MOST_KEPT)
-        for id in [id for id, row in self.runs.items() if row[outcome] in dull][:too_many]:
-            del self.runs[id]
 
 
 class SqliteHistory:
     """History in one SQLite file, written by a thread of its own."""
 
-    def __init__(self, state: Path, settings: Settings) -> None:
+    def __init__(self, state: Path, settings: Settings, keep_lock: Callable[[], None] = lambda: None) -> None:
+        """`keep_lock`: called where the state directory was taken away; raises SiteLocked if others have the site."""
         self.settings = settings
-        self.trouble = ""
-        self._path = state / FILE
+        self.trouble = self.taken_over = ""
+        path = state / FILE
         try:
             self._marks = Marks(state / MARKS)
-            self._db = open_or_put_aside(self._path)
+            self._file = HistoryFile(path, keep_lock)
         except (sqlite3.Error, OSError) as error:
             raise HistoryError(
-                f"The history {self._path} cannot be opened: {error}.",
+                f"The history {path} cannot be opened: {error}.",
                 f"It must be writable for {user_name()} and on a disk that is not full; the directory belongs to"
                 f" {owner_name(state)}.",
             ) from None
         self._wake_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Condition()
         self._batch = Batch()
+        self._writing = Batch()  # what the thread has in hand
+        self._writing_since: float | None = None
         self._answers: list[tuple[int, bool]] = []
         self._callbacks: list[tuple[Callable[[str], None], str]] = []
+        self._let_go = 0
         self._closing = False
         self._next_prune = monotonic() + PRUNE_EVERY
         self._thread = threading.Thread(target=self._write, name="history", daemon=True)
@@ -139,8 +108,9 @@ class SqliteHistory:
 
     def past(self) -> Past:
         """What is known from before. Called once, before anything is written."""
-        past = read_past(self._db)
-        past.last_id = max(past.last_id, self._marks.highest())
+        past = self._file.read(read_past)
+        past.note_starts(self._marks.after(past.last_id), now())
+        self._file.begins()
         self._thread.start()
         return past
 
@@ -202,7 +172,7 @@ class SqliteHistory:
 
     def mark_started(self, run: Run) -> None:
         """Note that a run is being started, so that even SIGKILL cannot make us forget it."""
-        self._marks.set(run.id)
+        self._marks.set(run)
 
     def unmark_started(self, run: Run) -> None:
         """Take the mark back: no worker could take the run."""
@@ -235,6 +205,18 @@ class SqliteHistory:
         if self._batch:
             with self._lock:
                 self._lock.notify()
+        since = self._writing_since
+        if since is not None and monotonic() - since > HANGS_AFTER:
+            self._go_on_without()
+
+    def _go_on_without(self) -> None:
+        """The disk hangs: tasks are run all the same."""
+        with self._lock:
+            waiting = [batch for batch in (self._writing, self._batch) if batch.claims or batch.callbacks]
+            if waiting or not self.trouble:
+                self.trouble = self.trouble or f"the disk has not answered for {HANGS_AFTER:g} s"
+                for batch in waiting or [self._writing]:
+                    self._grant(batch)
 
     def fileno(self) -> int:
         """Readable when there are answers."""
@@ -250,6 +232,18 @@ class SqliteHistory:
         for callback, trouble in callbacks:
             callback(trouble)
         return answers
+
+    def renewals(self) -> list[Renewal]:
+        """Why the file had to be made anew since the last call; what was told before must then be told again."""
+        with self._lock:
+            renewals, self._file.renewals = self._file.renewals, []
+        return renewals
+
+    def take_let_go(self) -> int:
+        """How many runs were too many to keep in memory until they could be written, since the last call."""
+        with self._lock:
+            let_go, self._let_go = self._let_go, 0
+        return let_go
 
     def busy(self) -> bool:
         """Whether so much is unwritten that no more runs should be started."""
@@ -271,17 +265,23 @@ class SqliteHistory:
         while (batch := self._next_batch()) is not None:
             try:
                 refused = self._write_batch(batch)
-                recovered, self.trouble, pause = bool(self.trouble), "", FIRST_PAUSE
+                self._writing_since = None
+                news, self.trouble, pause = bool(self.trouble or self._file.renewals), "", FIRST_PAUSE
                 claims, batch.claims = batch.claims, []
-                self._answer([(id, id not in refused) for id in claims], batch.callbacks, news=recovered)
+                self._answer([(id, id not in refused) for id in claims], batch.callbacks, news=news)
                 self._prune_sometimes()
             except Exception as error:  # whatever it is: were this thread to end, no task would run any more
+                self._writing_since = None
+                if isinstance(error, SiteLocked):
+                    self.taken_over = str(error)
                 self.trouble = f"{type(error).__name__}: {error}"
                 self._grant(batch)
                 if self._put_back(batch, pause):
-                    return
+                    break
                 pause = min(2 * pause, LONGEST_PAUSE)
-        self._db.close()
+        with suppress(Exception):
+            self._file.ready()  # a successor finds it, also where it was taken away since the last transaction
+        self._file.close()
 
     def _next_batch(self) -> Batch | None:
         """Wait until there is something to write; None at the end."""
@@ -292,11 +292,25 @@ class SqliteHistory:
             if not self._batch:
                 return None
             batch, self._batch = self._batch, Batch()
+            self._writing, self._writing_since = batch, monotonic()
             return batch
 
     def _write_batch(self, batch: Batch) -> set[int]:
-        """Write a batch in one transaction. The claims that were refused: another daemon has that due time."""
-        db, refused = self._db, set[int]()
+        """Write a batch, into a new file where the old one is damaged. The claims that were refused."""
+        db = self._file.ready()
+        self._marks.keep()
+        try:
+            refused = self._write_rows(db, batch)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            refused = self._write_rows(self._file.begin_anew(str(error)), batch)
+        self._file.written()
+        return refused
+
+    def _write_rows(self, db: sqlite3.Connection, batch: Batch) -> set[int]:
+        """Write it in one transaction. The claims that were refused: another daemon has that due time."""
+        refused = set[int]()
         db.execute(f"PRAGMA synchronous = {'FULL' if batch.durable else 'NORMAL'}")
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -311,7 +325,7 @@ class SqliteHistory:
                 # One statement for all rows: each statement gives the interpreter's lock away and waits for it again.
                 changed = db.execute(UPSERT, (json.dumps(list(batch.runs.values())),)).rowcount
                 if changed < len(batch.runs):
-                    refused = self._not_ours(batch)
+                    refused = not_ours(db, batch)
             if batch.accounted:
                 db.execute(ACCOUNT, (json.dumps(batch.accounted),))
             db.execute("COMMIT")
@@ -320,13 +334,6 @@ class SqliteHistory:
                 db.execute("ROLLBACK")
             raise
         return refused
-
-    def _not_ours(self, batch: Batch) -> set[int]:
-        ids = json.dumps(list(batch.runs))
-        there = {
-            id for (id,) in self._db.execute("SELECT id FROM runs WHERE id IN (SELECT value FROM json_each(?))", (ids,))
-        }
-        return set(batch.runs) - there
 
     def _answer(
         self, answers: Iterable[tuple[int, bool]], callbacks: Iterable[Callable[[str], None]], *, news: bool = False
@@ -349,7 +356,7 @@ class SqliteHistory:
         deadline = monotonic() + pause
         with self._lock:
             batch.put_before(self._batch)
-            batch.shrink()
+            self._let_go += batch.shrink()
             self._batch = batch
             if self._closing:
                 return True
@@ -368,39 +375,22 @@ class SqliteHistory:
         """Delete runs that are too old or too many; the last one of each task stays."""
         instant, day = to_micros(now()), timedelta(days=1) // MICROSECOND
         keep, keep_bad = (instant - days * day for days in (self.settings.keep_days, self.settings.keep_failures_days))
-        self._db.execute(PRUNE, (keep, keep_bad, self.settings.keep_runs))
+        db = self._file.ready()
+        db.execute(PRUNE, (keep, keep_bad, self.settings.keep_runs))
         for statement in totals.FORGET:
-            self._db.execute(statement)
+            db.execute(statement)
+        self._file.written()
 
     def _put_statement(self, statement: str, values: tuple[Any, ...]) -> None:
         with self._lock:
             self._batch.statements.append((statement, values))
 
 
-def open_or_put_aside(path: Path) -> sqlite3.Connection:
-    """Open the history; one that is no database any more is put aside, and a new one begun."""
-    try:
-        return connect_and_check(path)
-    except sqlite3.OperationalError:
-        raise  # locked, full, not permitted: the file itself is fine
-    except sqlite3.DatabaseError:
-        aside = f"{path}.damaged-{now():%Y%m%dT%H%M%S}"
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                os.rename(f"{path}{suffix}", f"{aside}{suffix}")
-        return connect(path)
-
-
-def connect_and_check(path: Path) -> sqlite3.Connection:
-    db = connect(path)
-    try:
-        if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":  # 0.2 s for 100 MB
-            raise sqlite3.DatabaseError(found)
-        db.execute("SELECT 1 FROM runs, tasks LIMIT 1").fetchone()
-    except BaseException:
-        db.close()
-        raise
-    return db
+def not_ours(db: sqlite3.Connection, batch: Batch) -> set[int]:
+    """The runs that could not be written, for somebody else's stand for their due times."""
+    ids = json.dumps(list(batch.runs))
+    there = db.execute("SELECT id FROM runs WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+    return set(batch.runs) - {id for (id,) in there}
 
 
 def is_durable(task: Task) -> bool:

@@ -48,6 +48,7 @@ MESSAGE_IDS = {
     "clock": "a0ba6c248af24db29acef553b90496df",
     "future": "0b75126ed1884525af9e102b0f6af619",
     "history": "6563b2ffca104caea893967ee6762207",
+    "history_renewed": "02489a16889040a59202c233caed3dd9",
     "draining": "e23ca48165b4451f8e771b7478f833c5",
     "killing": "8d8b92dd4ec74747816fe8fd60f134d1",
     "stopped": "7593ebb9e5d74e34875292765c135572",

@@ -43,6 +43,27 @@ def lock_site(state: Path) -> int:
     return fd
 
 
+def keep_lock(state: Path, fd: int) -> None:
+    """Lock the site again where its lock was taken away, with its directory, and another daemon could have it.
+
+    The descriptor stays the same one, for the workers to come. Raises SiteLocked where another daemon has it already.
+    """
+    if is_same_file(Path(f"/proc/self/fd/{fd}"), state / FILE):
+        return
+    new = open_lock(state / FILE)
+    try:
+        if not try_lock(new):
+            raise SiteLocked(
+                f"The tasks of this site are run by process {read_holder(new)[0]} as well, which was started after"
+                f" {state} had been taken away from this one.",
+            )
+        os.ftruncate(new, 0)
+        os.pwrite(new, holder_line(), 0)
+        os.dup2(new, fd, inheritable=False)
+    finally:
+        os.close(new)
+
+
 def require_no_other_lock(directory: Path, state: Path) -> None:
     """Raises SiteLocked where a daemon runs the site's tasks that was started before the site was added to this host.
 
@@ -114,10 +135,14 @@ def read_holder(fd: int) -> tuple[int, int | None]:
 def write_holder(fd: int, state: Path) -> None:
     try:
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()} {birth(os.getpid())}\n".encode(), 0)
+        os.pwrite(fd, holder_line(), 0)
     except OSError as error:
         os.close(fd)
         raise cannot_write(state, error) from None
+
+
+def holder_line() -> bytes:
+    return f"{os.getpid()} {birth(os.getpid())}\n".encode()
 
 
 def is_alive(holder: tuple[int, int | None]) -> bool:

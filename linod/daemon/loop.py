@@ -21,6 +21,7 @@ from ..launch import Launch, clean_environment
 from ..linux import boot_id
 from ..task import Policies, Task
 from ..wire import Loaded
+from .anew import tell_all
 from .answers import Answers
 from .clock import Timer, Timers, WallClock, monotonic, now
 from .control import Control
@@ -88,6 +89,10 @@ class Daemon:
         ):
             self.selector.register(source, selectors.EVENT_READ, callback)
         self.past = self.history.past()
+        for renewal in self.history.renewals():
+            self.reporter.history_renewed(renewal)
+        if self.past.missing:
+            self.reporter.history_behind(self.past.missing, known=not self.past.behind)
         self.plan.resume(self.past)
         self.loading.start(self.settings)
         # A fork server that the command line gave us may have ended before we could hear of it.
@@ -138,13 +143,21 @@ class Daemon:
             self.plan.clock_was_set(moved)
 
     def on_history(self) -> None:
-        """History has answered claims, or fails, or works again."""
+        """History has answered claims, or fails, or works again, or has begun anew."""
         self.plan.take_answers()
+        for renewal in self.history.renewals():
+            self.reporter.history_renewed(renewal)
+            if not renewal.is_whole:
+                tell_all(self.history, self.plan, self.running)
+            self.control.keep()
+        if self.history.taken_over and not self.draining:
+            self.reporter.taken_over(self.history.taken_over)
+            self.drain()
         trouble = self.history.trouble
         if trouble and not self.in_trouble:
             self.reporter.history_trouble(trouble)
         elif self.in_trouble and not trouble:
-            self.reporter.history_back()
+            self.reporter.history_back(self.history.take_let_go())
         self.in_trouble = bool(trouble)
 
     # The site, as loading.py tells of it

@@ -17,7 +17,7 @@ from ..linux import adopt_orphans, name_process
 from .cached import what_is_due
 from .history import SqliteHistory
 from .journal import JournalSink, reads_our_output
-from .lock import lock_site, require_no_other_lock
+from .lock import keep_lock, lock_site, require_no_other_lock
 from .loop import Daemon
 from .notify import Notifier
 from .reporter import Reporter, standard_sink
@@ -79,7 +79,7 @@ def run(launch: Launch, reporter: Reporter, notifier: Notifier) -> int:
     state = Path(launch.state)
     require_no_other_lock(Path(launch.place.directory), state)
     lock = lock_site(state)
-    history = SqliteHistory(state, Settings())
+    history = SqliteHistory(state, Settings(), lambda: keep_lock(state, lock))
     try:
         code = Daemon(launch, history, reporter, notifier, lock).run()
     finally:

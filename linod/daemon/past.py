@@ -11,6 +11,7 @@ from ..archive import COLUMNS, PauseRecord, run_from_row
 from ..instants import from_micros
 from ..runs import Run
 from ..task import Task
+from .marks import MARK_SLOTS, Mark, sum_of
 
 # The runs that tell how a task fares. One that is lost has no end, and is not tried again.
 ATTEMPTED = "outcome <> 'skipped'"
@@ -36,6 +37,25 @@ class Past:
     last_id: int = 0
     lap: int = 0
     latest_due: datetime | None = None
+    missing: int = 0  # runs that were started and are not in history
+    behind: bool = False  # so many of those that nobody knows which
+
+    def note_starts(self, marks: list[Mark], now: datetime) -> None:
+        """Account for runs that were started after all that history knows, so that no due time is run again."""
+        if not marks:
+            return
+        self.missing = len(marks)
+        self.behind = marks[-1].id - self.last_id > MARK_SLOTS or not all(mark.known for mark in marks)
+        self.last_id = marks[-1].id
+        dues: dict[int, list[datetime]] = {}
+        for mark in marks:
+            dues.setdefault(mark.task, []).extend(filter(None, [mark.due]))
+        for id, known in self.tasks.items():
+            if self.behind:
+                known.since = max(known.since, now)
+            if (started := dues.get(sum_of(id))) is not None:
+                known.accounted = max([*started, *filter(None, [known.accounted])], default=None)
+                self.last_runs.pop(id, None)  # it has been tried again since
 
     def rename(self, old: str, new: str) -> Known | None:
         """Let a task have what was known of it under its former name."""

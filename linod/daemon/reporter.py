@@ -17,6 +17,7 @@ from ..runs import Outcome, Run
 from ..task import Task
 from ..words import brief_clock, clock, count, duration
 from .clock import now
+from .historyfile import Harm, Renewal
 from .output import Line
 
 if TYPE_CHECKING:
@@ -207,8 +208,24 @@ class Reporter:
         text = f"History cannot be written ({reason}). Tasks go on; what happens is kept in memory until it can."
         self._say("history", text, logging.ERROR)
 
-    def history_back(self) -> None:
-        self._say("history", "History can be written again.")
+    def history_back(self, let_go: int) -> None:
+        missing = f" {count(let_go, 'run')} missing there: there was too much to keep in memory." if let_go else ""
+        self._say("history", f"History can be written again.{missing}", logging.WARNING if let_go else logging.INFO)
+
+    def history_renewed(self, renewal: Renewal) -> None:
+        self._say("history_renewed", describe_renewal(renewal), logging.ERROR)
+
+    def taken_over(self, reason: str) -> None:
+        self._say("history_renewed", f"{reason} This one stops.", logging.ERROR)
+
+    def history_behind(self, starts: int, *, known: bool) -> None:
+        """`known`: which due times they were for."""
+        not_again = "Their due times are not run again." if known else "No due time before now is caught up."
+        text = (
+            f"History is older than what has happened: it lacks {count(starts, 'start')}, as after a full disk,"
+            f" or where an older file was put in its place. {not_again}"
+        )
+        self._say("history_renewed", text, logging.WARNING)
 
     def draining(self, signal_name: str, alive: int) -> None:
         what = f"waiting for {count(alive, 'run')} to end; once more kills" if alive else "nothing is running"
@@ -261,6 +278,27 @@ class Reporter:
     def _say(self, event: str, text: str, level: int = logging.INFO, **more: Any) -> None:
         self.happened += 1
         self.sink.write(Record(event=event, text=text, level=level, **more))
+
+
+def describe_renewal(renewal: Renewal) -> str:
+    """What became of the file of history, what is lost, and what to do."""
+    match renewal.harm:
+        case Harm.GONE:
+            return f"{renewal.path} was deleted or moved away. It is written anew, with all that was in it."
+        case Harm.REPLACED:
+            return (
+                f"{renewal.path} was replaced while the daemon runs. The other file is now {renewal.aside}, and history"
+                " is written anew, with all that was in it. To put a copy back, stop the daemon first."
+            )
+    kept = (
+        "the tasks, the pauses and the runs that go on are in it"
+        if renewal.running
+        else "what was paused is paused no more, and nothing is caught up"
+    )
+    return (
+        f"{renewal.path} was damaged ({renewal.reason}). It is now {renewal.aside}, and a new history has begun:"
+        f" {kept}. Earlier runs are no longer shown; sqlite3 {renewal.aside} .recover may read them. See to the disk."
+    )
 
 
 class TextSink:

@@ -121,6 +121,21 @@ def test_a_site_without_tasks_is_said_to_have_none(host, site):
     assert "This site has no scheduled jobs." in host.spawn("check").stdout
 
 
+def test_a_history_that_was_put_aside_is_told(host, site):
+    state = host.var / "myprj"
+    state.mkdir(exist_ok=True)
+    os.chown(state, user_of(host).pw_uid, -1)
+    for name in ("damaged-20261124T120000", "damaged-20261124T120000-wal", "replaced-20261124T120000-2", "own-copy"):
+        (state / f"history.sqlite3.{name}").touch()
+        os.chown(state / f"history.sqlite3.{name}", user_of(host).pw_uid, -1)
+    done = host.spawn("check", "myprj")
+    assert done.returncode == 0
+    assert [line.strip() for line in done.stdout.splitlines() if "is kept as" in line] == [
+        f"A history that was harmed is kept as {state}/history.sqlite3.{name}. Once you have looked at it, remove it."
+        for name in ("damaged-20261124T120000", "replaced-20261124T120000-2")
+    ]
+
+
 def test_a_syntax_error_is_told_with_its_place(host, site):
     write(site / "app/tasks.py", "def broken(:\n")
     [problem] = problems(host)

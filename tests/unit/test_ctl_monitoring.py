@@ -185,6 +185,16 @@ def test_a_pause_is_ok_but_said(host, capsys, pauses):
     assert code == 0 and "paused since 1970-01-01" in out and "by ann: moving" in out
 
 
+def test_a_history_that_was_put_aside_is_ok_but_said(host, capsys):
+    host.remember("myprj", [task("ping", every=10)])
+    aside = host.var / "myprj" / "history.sqlite3.damaged-20261124T120000"
+    for suffix in ("", "-wal"):
+        aside.with_name(aside.name + suffix).touch()
+    with running(host, since=0):
+        code, out, _ = host.call(capsys, "status", "myprj")
+    assert code == 0 and out.count(f"a history that was harmed is kept as {aside}") == 1
+
+
 def test_a_disabled_task_is_never_late(host, capsys):
     host.remember("myprj", [task("ping", every=10, enabled=False)], [run("ping", "failed")])
     account(host, 5000)

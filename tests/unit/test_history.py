@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from linod.archive import FILE, VERSION, Archive
+from linod.archive import COLUMNS, FILE, VERSION, Archive
 from linod.conf import Settings
+from linod.daemon.batch import MOST_KEPT, MOST_TEXT, Batch
 from linod.daemon.clock import now
-from linod.daemon.history import MOST_KEPT, Batch, SqliteHistory, is_durable
+from linod.daemon.history import SqliteHistory, is_durable
 from linod.daemon.marks import MARK_SLOTS
 from linod.errors import HistoryError
 from linod.runs import Outcome, Run, Trigger
@@ -357,7 +358,7 @@ def test_marks_are_overwritten_by_much_later_runs_only(history: SqliteHistory) -
 
 
 def fill(state: Path, runs: Iterable[Run]) -> None:
-    from linod.archive import COLUMNS, row_from_run
+    from linod.archive import row_from_run
 
     db = sqlite3.connect(state / FILE)
     db.executemany(f"INSERT INTO runs VALUES ({', '.join('?' * len(COLUMNS))})", map(row_from_run, runs))
@@ -530,6 +531,30 @@ def test_only_when_there_are_too_many_rows_the_oldest_dull_ones_are_let_go(numbe
     kept.shrink()
     assert len(kept.runs) == min(number, MOST_KEPT)
     assert 5 in kept.runs and number - 1 in kept.runs
+
+
+def test_output_that_is_too_much_to_keep_is_let_go_with_the_oldest_dull_runs() -> None:
+    kept = batch(range(1, 5), "succeeded")
+    kept.runs |= batch([5, 6], "failed").runs | batch([7], None).runs
+    for row in kept.runs.values():
+        row[COLUMNS.index("output")] = "x" * (MOST_TEXT // 4)
+    assert kept.shrink() == 3
+    assert list(kept.runs) == [4, 5, 6, 7]
+
+
+def test_where_nothing_went_well_the_oldest_that_went_wrong_are_let_go_and_never_one_without_an_end() -> None:
+    kept = batch(range(MOST_KEPT), None)
+    kept.runs |= batch(range(MOST_KEPT, MOST_KEPT + 10), "failed").runs
+    assert kept.shrink() == 10
+    assert list(kept.runs) == list(range(MOST_KEPT))
+    kept.runs |= batch([MOST_KEPT], None).runs
+    assert kept.shrink() == 0
+
+
+def test_how_much_was_let_go_is_told_once(history: SqliteHistory) -> None:
+    with history._lock:
+        history._put_back(batch(range(MOST_KEPT + 7), "succeeded"), 0)
+    assert (history.take_let_go(), history.take_let_go()) == (7, 0)
 
 
 def test_a_batch_that_could_not_be_written_goes_before_what_came_later() -> None:

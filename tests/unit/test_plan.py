@@ -314,7 +314,7 @@ def test_a_further_attempt_that_has_not_begun_is_withdrawn_by_a_pause(world: Wor
     assert waiting.dropped and not entry.waiting
     assert world.advance(minutes=5) == []
     world.restart()
-    assert not world.history._db.execute("SELECT * FROM runs").fetchall()
+    assert not world.history._file.ready().execute("SELECT * FROM runs").fetchall()
 
 
 def test_what_a_person_asks_for_is_run_in_a_pause(world: World) -> None:

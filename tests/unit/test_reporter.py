@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from linod.daemon.historyfile import Harm, Renewal
 from linod.daemon.output import Line
 from linod.daemon.plan import Changes
 from linod.daemon.reporter import Record, Reporter, TextSink, syslog_priority
@@ -145,7 +146,31 @@ SAID: list[tuple[Callable[[Reporter], None], str]] = [
     (lambda r: r.retrying(OFTEN, run(), 90), "ping is tried again in 1 min 30 s"),
     (lambda r: r.clock_was_set(timedelta(hours=-1)), "The clock was set back by 1 h."),
     (lambda r: r.clock_was_set(timedelta(days=1, seconds=5)), "The clock was set forward by 1 d 5 s."),
-    (lambda r: r.history_back(), "History can be written again."),
+    (lambda r: r.history_back(0), "History can be written again."),
+    (
+        lambda r: r.history_back(2),
+        "History can be written again. 2 runs missing there: there was too much to keep in memory.",
+    ),
+    (
+        lambda r: r.history_renewed(Renewal(harm=Harm.GONE, path=Path("/h"))),
+        "/h was deleted or moved away. It is written anew, with all that was in it.",
+    ),
+    (
+        lambda r: r.history_renewed(Renewal(harm=Harm.REPLACED, path=Path("/h"), aside="/h.replaced-1")),
+        "/h was replaced while the daemon runs. The other file is now /h.replaced-1, and history is written anew, with"
+        " all that was in it. To put a copy back, stop the daemon first.",
+    ),
+    (
+        lambda r: r.history_renewed(Renewal(harm=Harm.DAMAGED, path=Path("/h"), aside="/h.damaged-1", reason="bad")),
+        "/h was damaged (bad). It is now /h.damaged-1, and a new history has begun: the tasks, the pauses and the runs"
+        " that go on are in it. Earlier runs are no longer shown; sqlite3 /h.damaged-1 .recover may read them. See to"
+        " the disk.",
+    ),
+    (
+        lambda r: r.history_behind(1, known=True),
+        "History is older than what has happened: it lacks 1 start, as after a full disk, or where an older file"
+        " was put in its place. Their due times are not run again.",
+    ),
     (lambda r: r.draining("SIGTERM", 0), "SIGTERM: stopping, nothing is running."),
     (lambda r: r.draining("SIGTERM", 1), "SIGTERM: stopping, waiting for 1 run to end; once more kills."),
     (lambda r: r.killing(2), "Asked again: killing 2 runs."),

@@ -1,0 +1,446 @@
+"""A history that somebody harms while its daemon runs, or that is older than what has happened."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from linod.archive import FILE, Archive, PauseRecord, put_aside
+from linod.conf import Settings
+from linod.daemon import history as history_module
+from linod.daemon.anew import tell_all
+from linod.daemon.clock import Timers, now
+from linod.daemon.history import SqliteHistory
+from linod.daemon.historyfile import Harm
+from linod.daemon.marks import ID, MARK_SLOTS, MARKS
+from linod.daemon.pauses import make_pause
+from linod.daemon.plan import Plan
+from linod.daemon.reporter import Reporter
+from linod.daemon.running import Running
+from linod.runs import Outcome, Run, Trigger
+from tests.unit.test_history import NOON, PATIENCE, ROOT, answers, rows, run, task, until
+from tests.unit.test_reporter import Kept
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state directory that can be moved away."""
+    state = tmp_path / "state"
+    state.mkdir()
+    return state
+
+
+Open = Callable[[], SqliteHistory]
+
+
+@pytest.fixture
+def open_history(state: Path) -> Iterator[Open]:
+    opened: list[SqliteHistory] = []
+
+    def open_() -> SqliteHistory:
+        history = SqliteHistory(state, Settings())
+        opened.append(history)
+        return history
+
+    yield open_
+    for history in opened:
+        history.close(PATIENCE)
+
+
+@pytest.fixture
+def history(open_history: Open) -> SqliteHistory:
+    """A history with a hundred runs, part of them in the write-ahead log."""
+    history = open_history()
+    history.past()
+    history.know(task(), 0, NOON, None)
+    for id in range(1, 101):
+        history.save(run(id, output="x" * 2000, outcome=Outcome.SUCCEEDED))
+        history.turn_finished()
+        if id == 50:
+            until(lambda: not history._batch)
+    claim(history, 101)
+    return history
+
+
+def claim(history: SqliteHistory, id: int) -> None:
+    """Claim a run, and wait until that is written."""
+    history.claim(run(id), durable=False)
+    assert answers(history, 1) == {id: True}
+    assert not history.trouble
+
+
+def wal(state: Path) -> Path:
+    return state / f"{FILE}-wal"
+
+
+def overwrite(path: Path, begin: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(begin)
+        file.write(data)
+
+
+def fill_with_garbage(state: Path) -> None:
+    for path in (state / FILE, wal(state)):
+        overwrite(path, 0, os.urandom(path.stat().st_size))
+
+
+def fill_with_text(state: Path) -> None:
+    for path in (state / FILE, wal(state)):
+        path.write_text("This is no database. " * 1000)
+
+
+def damage_the_log(state: Path) -> None:
+    overwrite(wal(state), 4096, os.urandom(wal(state).stat().st_size - 4096))
+
+
+def shorten_the_log(state: Path) -> None:
+    os.truncate(wal(state), 5000)
+
+
+def empty_the_file(state: Path) -> None:
+    """Nothing is in the log that could make up for it."""
+    os.truncate(wal(state), 0)
+    os.truncate(state / FILE, 0)
+
+
+DAMAGES = [fill_with_garbage, fill_with_text, damage_the_log, shorten_the_log, empty_the_file]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_file_that_is_damaged_while_the_daemon_runs_is_put_aside(
+    history: SqliteHistory, state: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(state)
+    claim(history, 102)
+    [renewal] = history.renewals()
+    assert (renewal.harm, renewal.is_whole, renewal.running) == (Harm.DAMAGED, False, True)
+    assert put_aside(state) == [Path(renewal.aside)]
+    assert renewal.reason
+    claim(history, 103)
+    assert history.renewals() == []
+    assert rows(state) == [102, 103]
+
+
+@pytest.mark.parametrize("page", range(1, 8))
+def test_a_page_in_the_middle_is_enough(history: SqliteHistory, state: Path, page: int) -> None:
+    history._file.ready().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    overwrite(state / FILE, page * 4096, b"\xff" * 4096)
+    claim(history, 102)
+    assert [renewal.harm for renewal in history.renewals()] == [Harm.DAMAGED]
+
+
+def test_another_database_in_its_place_is_damage_as_well(history: SqliteHistory, state: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "other")) as db:
+        db.executescript("CREATE TABLE notes (text); INSERT INTO notes VALUES ('of somebody else')")
+    wal(state).write_bytes(b"")
+    (state / FILE).write_bytes((tmp_path / "other").read_bytes())
+    claim(history, 102)
+    assert [renewal.harm for renewal in history.renewals()] == [Harm.DAMAGED]
+
+
+def test_damage_that_is_found_while_writing_is_no_trouble(history: SqliteHistory, state: Path) -> None:
+    """As of a disk that loses a page: the file looks as it was left."""
+    history._file.ready().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    overwrite(state / FILE, 4096, b"\xff" * ((state / FILE).stat().st_size - 4096))
+    history._file.written()
+    history._file.ready().execute("PRAGMA shrink_memory")
+    claim(history, 102)
+    assert [renewal.harm for renewal in history.renewals()] == [Harm.DAMAGED]
+    assert rows(state) == [102]
+
+
+def test_two_that_are_put_aside_within_a_second_are_two(history: SqliteHistory, state: Path) -> None:
+    for id in (102, 103):
+        fill_with_garbage(state)
+        claim(history, id)
+    assert len(set(put_aside(state))) == 2
+    assert [renewal.aside for renewal in history.renewals()] == list(map(str, put_aside(state)))
+
+
+def delete(state: Path) -> None:
+    for path in state.iterdir():
+        path.unlink()
+
+
+def delete_the_file_alone(state: Path) -> None:
+    (state / FILE).unlink()
+
+
+def remove_the_directory(state: Path) -> None:
+    shutil.rmtree(state)
+
+
+def move_the_directory(state: Path) -> None:
+    state.rename(state.with_name("elsewhere"))
+
+
+TAKEN = [delete, delete_the_file_alone, remove_the_directory, move_the_directory]
+
+
+@pytest.mark.parametrize("take", TAKEN, ids=lambda take: take.__name__)
+def test_a_file_that_is_taken_away_is_written_anew_with_all_that_was_in_it(
+    history: SqliteHistory, state: Path, open_history: Open, take: Callable[[Path], None]
+) -> None:
+    history.mark_started(run(101))
+    take(state)
+    claim(history, 102)
+    [renewal] = history.renewals()
+    assert (renewal.harm, renewal.is_whole, renewal.aside) == (Harm.GONE, True, "")
+    assert rows(state) == list(range(1, 103))
+    history.mark_started(run(102))
+    assert history.close(PATIENCE)
+    assert rows(state) == list(range(1, 103))
+    again = open_history()
+    past = again.past()
+    assert [found.id for found in past.unfinished if again.started_for_sure(found)] == [101, 102]
+    assert list(past.tasks) == ["app.work"]
+
+
+def test_a_file_that_is_taken_away_from_an_idle_daemon_is_there_at_its_end(history: SqliteHistory, state: Path) -> None:
+    (state / FILE).unlink()
+    assert history.close(PATIENCE)
+    assert rows(state) == list(range(1, 102))
+
+
+def test_a_file_that_is_replaced_is_put_aside(history: SqliteHistory, state: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("of somebody else")
+    (tmp_path / "other").rename(state / FILE)
+    claim(history, 102)
+    [renewal] = history.renewals()
+    assert (renewal.harm, renewal.is_whole) == (Harm.REPLACED, True)
+    assert Path(renewal.aside).read_text() == "of somebody else"
+    assert rows(state) == list(range(1, 103))
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_log_that_is_deleted_costs_nothing(history: SqliteHistory, state: Path, reads: bool) -> None:
+    """Also while somebody reads, with whose connection the log is not written back by closing ours."""
+    with Archive(state) as archive:
+        assert len(list(archive.runs(limit=1000))) == 100
+        if not reads:
+            archive.__exit__()
+        wal(state).unlink()
+        claim(history, 102)
+    copy = state.with_name("copy")
+    shutil.copytree(state, copy)  # what a daemon finds after a SIGKILL
+    assert rows(copy) == list(range(1, 103))
+    assert history.renewals() == []
+
+
+def test_what_an_administrator_writes_is_kept(history: SqliteHistory, state: Path) -> None:
+    with closing(sqlite3.connect(state / FILE)) as db:
+        db.execute("UPDATE runs SET reason = 'seen' WHERE id = 7")
+        db.commit()
+    claim(history, 102)
+    assert history.renewals() == []
+    assert rows(state, "reason", "id IN (7, 102)") == ["seen", ""]
+
+
+def test_a_directory_that_cannot_be_made_again_is_trouble_and_tasks_go_on(history: SqliteHistory, state: Path) -> None:
+    state.rename(state.with_name("elsewhere"))
+    state.write_text("in the way")
+    history.claim(run(102), durable=False)
+    assert answers(history, 1) == {102: True}
+    assert "Error" in history.trouble
+    state.unlink()
+    until(lambda: not history.trouble)
+    assert rows(state) == list(range(1, 103))
+
+
+# What a new history is told
+
+
+class World:
+    """A plan and its runs, with a real history."""
+
+    def __init__(self, history: SqliteHistory) -> None:
+        reporter = Reporter(Kept())
+        self.history = history
+        self.plan = Plan(history, reporter, "boot", once=False)
+        self.running = Running(self.plan, history, Timers(), reporter)
+        self.plan.resume(history.past())
+
+    def begin_anew(self, state: Path) -> None:
+        """Let the file be damaged, and history be told again."""
+        self.history.turn_finished()
+        until(lambda: self.plan.take_answers() or not self.plan._unconfirmed)
+        fill_with_garbage(state)
+        claim(self.history, 999)
+        assert len(self.history.renewals()) == 1
+        tell_all(self.history, self.plan, self.running)
+        assert self.history.close(PATIENCE)
+
+
+@pytest.fixture
+def world(open_history: Open) -> World:
+    return World(open_history())
+
+
+def test_tasks_pauses_claims_and_runs_are_told_again(world: World, state: Path, open_history: Open) -> None:
+    plan = world.plan
+    plan.adopt([task("app.work", 10), task("app.rare", 3600), task("app.paused", 10)], None)
+    rare = plan.entries["app.rare"]
+    rare.accounted = NOON
+    world.running.pause(make_pause(None, task="app.paused", reason="broken", by="root", now=NOON))
+    claimed = plan.claim(rare, NOON + timedelta(hours=1), at=now(), trigger=Trigger.SCHEDULE)
+    alive = plan.claim(plan.entries["app.work"], NOON, at=now(), trigger=Trigger.SCHEDULE)
+    alive.run.started, alive.decided = NOON, True
+    world.running.live[alive.run.id] = alive
+    world.begin_anew(state)
+    past = open_history().past()
+    assert {id: known.task for id, known in past.tasks.items()} == {
+        id: entry.task for id, entry in plan.entries.items()
+    }
+    assert past.tasks["app.rare"].accounted == NOON
+    assert [known.since for known in past.tasks.values()] == [entry.since for entry in plan.entries.values()]
+    assert past.pauses == {"app.paused": PauseRecord(task="app.paused", since=NOON, reason="broken", by="root")}
+    started = {found.id: found.started for found in past.unfinished if found.id != 999}
+    assert started == {claimed.run.id: None, alive.run.id: NOON}
+
+
+# Starts that history lacks
+
+
+def older(state: Path) -> None:
+    """Put the history of before in the place of the one that is there."""
+    for path in state.glob(f"{FILE}*"):
+        path.unlink()
+    shutil.copy(state.with_name("copy"), state / FILE)
+
+
+@pytest.fixture
+def set_back(history: SqliteHistory, state: Path, open_history: Open) -> Callable[..., SqliteHistory]:
+    """Let runs be started, then put a history in place that has them not; returns the new one."""
+    history.know(task("app.daily", 86400), 1, NOON, NOON)
+    history.save(run(101, "app.daily", outcome=Outcome.FAILED))
+    assert history.close(PATIENCE)
+    shutil.copy(state / FILE, state.with_name("copy"))
+
+    def set_back(*runs: Run) -> SqliteHistory:
+        later = open_history()
+        later.past()
+        for started in runs:
+            later.claim(started, durable=True)
+            later.mark_started(started)
+        answers(later, len(runs))
+        later.close(PATIENCE)
+        older(state)
+        return open_history()
+
+    return set_back
+
+
+def test_a_start_that_history_lacks_is_not_started_again(set_back: Callable[..., SqliteHistory]) -> None:
+    due = NOON + timedelta(days=1)
+    past = set_back(run(102, "app.daily", due=due), run(103, "app.daily", due=due, attempt=2)).past()
+    assert (past.missing, past.behind, past.last_id) == (2, False, 103)
+    assert past.tasks["app.daily"].accounted == due
+    assert past.tasks["app.work"].accounted is None
+    assert "app.daily" not in past.last_runs, "what went wrong was tried again since"
+    assert "app.work" in past.last_runs
+
+
+def test_one_that_a_person_asked_for_counts_for_no_due_time(set_back: Callable[..., SqliteHistory]) -> None:
+    past = set_back(run(102, "app.daily", due=NOON + timedelta(days=1), trigger=Trigger.MANUAL)).past()
+    assert (past.missing, past.tasks["app.daily"].accounted) == (1, NOON)
+
+
+def test_what_history_knows_better_stays(set_back: Callable[..., SqliteHistory]) -> None:
+    past = set_back(run(102, "app.daily", due=NOON - timedelta(days=1))).past()
+    assert past.tasks["app.daily"].accounted == NOON
+
+
+def test_where_marks_were_overwritten_nothing_is_caught_up(set_back: Callable[..., SqliteHistory]) -> None:
+    begun = now()
+    past = set_back(run(101 + MARK_SLOTS), run(102 + MARK_SLOTS)).past()
+    assert past.behind
+    assert all(known.since >= begun for known in past.tasks.values())
+
+
+def test_marks_of_the_first_version_are_read(history: SqliteHistory, state: Path, open_history: Open) -> None:
+    """They have ids only."""
+    assert history.close(PATIENCE)
+    marks = bytearray(MARK_SLOTS * ID.size)
+    for id in (100, 101, 102):
+        struct.pack_into("<q", marks, id * ID.size, id)
+    (state / MARKS).write_bytes(marks)
+    again = open_history()
+    past = again.past()
+    assert (past.missing, past.behind, past.last_id) == (1, True, 102)
+    assert again.started_for_sure(run(101)) and not again.started_for_sure(run(99))
+
+
+def test_nothing_lacks_after_a_usual_end_or_a_sigkill(history: SqliteHistory, state: Path, open_history: Open) -> None:
+    history.mark_started(run(101))
+    assert history.close(PATIENCE)
+    past = open_history().past()
+    assert (past.missing, past.behind, past.last_id) == (0, False, 101)
+
+
+UNWRITTEN = """
+import os, resource, select, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from linod.conf import Settings
+from linod.daemon.history import SqliteHistory
+from linod.runs import Run
+
+history = SqliteHistory(Path(sys.argv[1]), Settings())
+history.past()
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+run = Run(id=102, task="app.work", due=datetime(2026, 11, 25, tzinfo=UTC))
+history.claim(run, durable=True)
+history.turn_finished()
+while not history.answers():
+    select.select([history], [], [])
+assert history.trouble
+history.mark_started(run)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_started_while_nothing_could_be_written_is_not_started_again_after_a_sigkill(
+    history: SqliteHistory, state: Path, open_history: Open
+) -> None:
+    assert history.close(PATIENCE)
+    died = subprocess.run([sys.executable, "-c", UNWRITTEN, state], cwd=ROOT, timeout=20, capture_output=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    past = open_history().past()
+    assert (past.missing, past.tasks["app.work"].accounted) == (1, datetime(2026, 11, 25, tzinfo=UTC))
+
+
+# A disk that hangs
+
+
+def test_a_disk_that_hangs_stops_no_task(history: SqliteHistory, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "HANGS_AFTER", 0.2)
+    with closing(sqlite3.connect(state / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        told: list[str] = []
+        history.claim(run(102), durable=True)
+        history.when_written(told.append)
+        found: dict[int, bool] = {}
+        until(lambda: found.update(answers_now(history)) or found)
+        assert found == {102: True}
+        assert history.trouble == "the disk has not answered for 0.2 s"
+        until(lambda: answers_now(history) or told)
+        assert told == [history.trouble]
+        other.execute("ROLLBACK")
+    until(lambda: not history.trouble)
+    assert 102 in rows(state)
+
+
+def answers_now(history: SqliteHistory) -> dict[int, bool]:
+    history.turn_finished()
+    return dict(history.answers())
