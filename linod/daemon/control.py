@@ -248,7 +248,7 @@ class Control:
 
     def _remove(self) -> None:
         for path in (self._path, self._pointer):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 path.unlink()
 
     def _accept(self) -> None:

@@ -5,7 +5,7 @@ all that has gathered in one transaction, and tells the loop which claims are sa
 
 A claim says that a run will be started; it is written ahead of the due time, so that it delays nothing. The start
 itself must be known even if the daemon is killed in the next instant, but cannot wait for a transaction: it is a mark
-in a small file that is mapped into memory, which the kernel keeps when a process dies. (When the kernel itself dies,
+in memory, which the kernel keeps when a process dies. (When the kernel itself dies,
 marks mean nothing, and a claim of another boot counts as started.)
 """
 
@@ -179,8 +179,8 @@ class SqliteHistory:
         self._marks.clear(run.id)
 
     def started_for_sure(self, run: Run) -> bool:
-        """Whether a claim that was found without a start was started all the same."""
-        return self._marks.has(run.id)
+        """Whether a claim that was found without a start was started all the same, or must be taken for that."""
+        return self._marks.unsure or self._marks.has(run.id)
 
     def save(self, run: Run) -> None:
         """Write a run as it is now."""
@@ -256,6 +256,8 @@ class SqliteHistory:
             self._lock.notify()
         if self._thread.is_alive():
             self._thread.join(patience)
+        elif self._thread.ident is None:  # nobody has asked for the past
+            self._marks.close()
         return not self._thread.is_alive() and not self._batch
 
     # In the thread
@@ -282,6 +284,9 @@ class SqliteHistory:
         with suppress(Exception):
             self._file.ready()  # a successor finds it, also where it was taken away since the last transaction
         self._file.close()
+        if not self._batch:
+            with suppress(OSError):
+                self._marks.close()
 
     def _next_batch(self) -> Batch | None:
         """Wait until there is something to write; None at the end."""

@@ -1,8 +1,12 @@
-"""Which runs were started, in a file that survives the daemon: a mark is a write to memory.
+"""Which runs were started: marks in memory that the kernel keeps when the daemon dies, however it dies.
 
-The kernel keeps the page when a process dies, however it dies. When the kernel itself dies, a mark may be missing; one
-that is there is true all the same. So marks also tell of starts that history lost: because its disk was full when the
-daemon was killed, or because somebody has put an older file in its place.
+A mark is made in the loop, which never waits for a disk; a file on one that hangs, or is frozen for a snapshot, would
+stop it even where it is mapped into memory. So while the daemon runs, the marks are in /dev/shm, and in the state
+directory after an orderly end, or where there is no such place.
+
+When the kernel itself dies, marks may be missing; one that is there is true all the same. So they also tell of starts
+that history lost: because its disk was full when the daemon was killed, or because somebody has put an older file in
+its place.
 """
 
 from __future__ import annotations
@@ -10,7 +14,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import threading
 import zlib
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +29,9 @@ ID = struct.Struct("<q")
 START = struct.Struct("<qQ")  # due time in microseconds, and which task
 STARTS_AT = MARK_SLOTS * ID.size  # the ids come first, and the rest is younger than the first version of linod
 SIZE = STARTS_AT + MARK_SLOTS * START.size
+TAIL = struct.Struct("<Q?")  # a number that no other file has, and whether a daemon has these marks in memory
 UNKNOWN, NO_DUE_TIME = 0, -1
+SHARED = Path("/dev/shm")  # memory that outlives a process
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +45,33 @@ class Mark:
 
 
 class Marks:
-    """A ring of started runs in a file that is mapped into memory: written by a memory access, kept by the kernel."""
+    """A ring of started runs: written by a memory access, kept by the kernel."""
 
     def __init__(self, path: Path) -> None:
+        """`path`: the file for the time when no daemon runs; raises OSError where it cannot be made."""
         self._path = path
-        self._swap = threading.Lock()
-        self._map, self._file = map_file(path)
+        ring, cookie, in_use = read_saved(path)
+        self._cookie = cookie or int.from_bytes(os.urandom(8))
+        self._file = save(path, ring, self._cookie, in_use=in_use)
+        self._live: Path | None = self._place()
+        found = self._live.exists()
+        try:
+            self._map = map_live(self._live, path.parent.stat())
+        except OSError:
+            self._live, self._map = None, map_saved(path)
+        if not found:
+            self._map[:] = ring
+        self.unsure = in_use and not found  # a daemon died, and its marks are gone
+        self._save(in_use=self._live is not None)
 
     def set(self, run: Run) -> None:
         due = NO_DUE_TIME if run.trigger is Trigger.MANUAL else to_micros(run.due)
         slot = run.id % MARK_SLOTS
-        with self._swap:
-            START.pack_into(self._map, STARTS_AT + slot * START.size, due, sum_of(run.task))
-            ID.pack_into(self._map, slot * ID.size, run.id)
+        START.pack_into(self._map, STARTS_AT + slot * START.size, due, sum_of(run.task))
+        ID.pack_into(self._map, slot * ID.size, run.id)
 
     def clear(self, id: int) -> None:
-        with self._swap:
-            ID.pack_into(self._map, id % MARK_SLOTS * ID.size, 0)
+        ID.pack_into(self._map, id % MARK_SLOTS * ID.size, 0)
 
     def has(self, id: int) -> bool:
         return bool(ID.unpack_from(self._map, id % MARK_SLOTS * ID.size)[0] == id)
@@ -73,11 +88,25 @@ class Marks:
         """Make the file anew where somebody has taken it away. For the thread: it may wait for the disk."""
         if identity(self._path) == self._file:
             return
-        new, file = map_file(self._path)
-        new[:] = self._map[:]
-        with self._swap:
-            new[:] = self._map[:]  # once more, for what was marked meanwhile; now no page of it waits for the disk
-            self._map, self._file = new, file
+        self._save(in_use=self._live is not None)
+        if self._live is None:
+            self._map = map_saved(self._path)
+        else:
+            self._live = self._live.rename(self._place())
+
+    def close(self) -> None:
+        """At an orderly end: leave the marks in the file. For the thread, as well."""
+        self._save(in_use=False)
+        if self._live is not None:
+            self._live.unlink(missing_ok=True)
+
+    def _place(self) -> Path:
+        """Where the marks are while the daemon runs. A copy of the state directory has another place."""
+        info = self._path.parent.stat()
+        return SHARED / f"linod-{info.st_dev}-{info.st_ino}-{self._cookie:016x}"
+
+    def _save(self, *, in_use: bool) -> None:
+        self._file = save(self._path, self._map[:], self._cookie, in_use=in_use)
 
     def _ids(self) -> tuple[int, ...]:
         return struct.unpack_from(f"<{MARK_SLOTS}q", self._map)
@@ -89,14 +118,54 @@ class Marks:
         return Mark(id, task, from_micros(due))
 
 
-def map_file(path: Path) -> tuple[mmap.mmap, tuple[int, int]]:
-    """The file in memory, and which one it is."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660)
-    give_to_owner(path)
+def read_saved(path: Path) -> tuple[bytes, int, bool]:
+    """The marks of a file, what makes it one of its kind, and whether its daemon has died."""
     try:
-        os.posix_fallocate(fd, 0, SIZE)  # a hole could not be filled on a full disk, and that is a SIGBUS
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return bytes(SIZE), 0, False
+    try:
+        saved = os.pread(fd, SIZE + TAIL.size, 0)
+    finally:
+        os.close(fd)
+    cookie, in_use = TAIL.unpack(saved[SIZE:]) if len(saved) == SIZE + TAIL.size else (0, False)
+    return saved[:SIZE].ljust(SIZE, b"\0"), cookie, in_use
+
+
+def save(path: Path, ring: bytes, cookie: int, *, in_use: bool) -> tuple[int, int]:
+    """Write the file; returns which one it is."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660)
+    try:
+        give_to_owner(path)
+        os.posix_fallocate(fd, 0, SIZE + TAIL.size)  # there shall be room for it at the end, too
+        os.pwrite(fd, ring + TAIL.pack(cookie, in_use), 0)
         info = os.fstat(fd)
-        return mmap.mmap(fd, SIZE), (info.st_dev, info.st_ino)
+        return info.st_dev, info.st_ino
+    finally:
+        os.close(fd)
+
+
+def map_live(path: Path, owner: os.stat_result) -> mmap.mmap:
+    """The marks in memory, for the owner of the state directory."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        if os.geteuid() == 0:
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+        os.posix_fallocate(fd, 0, SIZE)  # a hole could not be filled where memory is full, and that is a SIGBUS
+        return mmap.mmap(fd, SIZE)
+    finally:
+        os.close(fd)
+
+
+def map_saved(path: Path) -> mmap.mmap:
+    """The file itself, where there is no better place."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        return mmap.mmap(fd, SIZE)
     finally:
         os.close(fd)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.disk import SUDO, Disk, as_root
 from tests.support.site import ROOT, Site, until
 
 # It takes long, and has little to do with the version of Django.
@@ -22,7 +23,6 @@ OWNER, MEMBER, STRANGER, GROUP = 61_234, 61_235, 61_236, 61_300
 # The system's, which everybody may execute; ours may lie in somebody's home.
 PYTHON = "/usr/bin/python3"
 LIBRARIES = ("django", "asgiref", "sqlparse", "schedule", "sdnotify.py", "sdnotify", "typing_extensions.py")
-SUDO = [] if os.geteuid() == 0 else ["sudo", "-n"]
 TASKS = """
 import linod
 
@@ -42,10 +42,6 @@ try:
 except LinodError as error:
     print(error)
 """
-
-
-def as_root(*command):
-    subprocess.run([*SUDO, *map(str, command)], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -213,35 +209,20 @@ def test_a_damaged_page_stops_no_task(tmp_path):
 
 @pytest.mark.claim("P24")
 def test_a_full_disk_stops_no_task_and_records_are_written_later(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    as_root("mount", "-t", "tmpfs", "-o", f"size=512k,mode=777,uid={os.geteuid()}", "tmpfs", disk)
-    try:
-        site = Site(tmp_path / "site", tasks=TASKS, STATE_DIRECTORY=str(disk))
+    with Disk(tmp_path / "disk", mebibytes=1, kind="tmpfs") as disk:
+        site = Site(tmp_path / "site", tasks=TASKS, STATE_DIRECTORY=str(disk.path))
         with site.daemon() as daemon:
             site.wait_for_runs("ping")
-            fill(disk / "ballast")
+            disk.fill()
             daemon.wait_for("History cannot be written")
             shown = daemon.output().count("ping: pong")
             daemon.wait_for(lambda: daemon.output().count("ping: pong") > shown + 3)
-            (disk / "ballast").unlink()
+            disk.make_room()
             daemon.wait_for("History can be written again", timeout=40)
             shown = daemon.output().count("ping: pong")
             assert daemon.terminate() == 0
             assert sum(run.outcome == "succeeded" for run in site.ended("ping")) >= shown
             assert daemon.output().count("History cannot be written") == 1
-    finally:
-        as_root("umount", "-l", disk)
-
-
-def fill(path):
-    with path.open("wb", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                pass
 
 
 def test_a_state_directory_named_by_the_service_is_found_by_others(tmp_path):

@@ -12,6 +12,8 @@ with site.daemon() as daemon:
     [run, *_] = site.runs("ping")
 """
 
+import atexit
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,6 +27,7 @@ from textwrap import dedent
 from zoneinfo import ZoneInfo
 
 from linod.archive import Archive
+from linod.daemon.marks import SHARED
 from linod.linux import birth, children, die_with_parent, session
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +138,7 @@ class Site:
 
     def __init__(self, path, tasks="", settings="", **environment):
         self.path = Path(path)
+        atexit.register(forget_marks, self)
         self.environment = {
             **{name: value for name, value in os.environ.items() if name not in PRIVATE},
             "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)])),
@@ -207,6 +211,14 @@ class Site:
         """Wait until so many runs of a task have ended; returns all that have."""
         until(lambda: len(self.ended(task)) >= number, timeout or self.patience, f"{number} runs of {task}")
         return self.ended(task)
+
+
+def forget_marks(site):
+    """Remove what a daemon that was killed has left in memory for the next one."""
+    with contextlib.suppress(OSError):
+        info = site.state.stat()
+        for path in SHARED.glob(f"linod-{info.st_dev}-{info.st_ino}-*"):
+            path.unlink()
 
 
 class Daemon:

@@ -19,17 +19,18 @@ import pytest
 from linod.archive import FILE, Archive, PauseRecord, put_aside
 from linod.conf import Settings
 from linod.daemon import history as history_module
+from linod.daemon import marks as marks_module
 from linod.daemon.anew import tell_all
 from linod.daemon.clock import Timers, now
 from linod.daemon.history import SqliteHistory
 from linod.daemon.historyfile import Harm
-from linod.daemon.marks import ID, MARK_SLOTS, MARKS
+from linod.daemon.marks import ID, MARK_SLOTS, MARKS, SHARED
 from linod.daemon.pauses import make_pause
 from linod.daemon.plan import Plan
 from linod.daemon.reporter import Reporter
 from linod.daemon.running import Running
 from linod.runs import Outcome, Run, Trigger
-from tests.unit.test_history import NOON, PATIENCE, ROOT, answers, rows, run, task, until
+from tests.unit.test_history import KILLED, NOON, PATIENCE, ROOT, answers, rows, run, task, until
 from tests.unit.test_reporter import Kept
 
 
@@ -379,6 +380,58 @@ def test_marks_of_the_first_version_are_read(history: SqliteHistory, state: Path
     past = again.past()
     assert (past.missing, past.behind, past.last_id) == (1, True, 102)
     assert again.started_for_sure(run(101)) and not again.started_for_sure(run(99))
+
+
+@pytest.fixture
+def killed_state(state: Path) -> Path:
+    """The state directory of a daemon that was killed; of five claims, it had begun two."""
+    died = subprocess.run([sys.executable, "-c", KILLED, state], cwd=ROOT, timeout=20, capture_output=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    return state
+
+
+def test_marks_that_are_gone_with_a_daemon_that_died_may_have_been_there(killed_state: Path) -> None:
+    """As in a container whose memory is not kept: what was claimed counts as started."""
+    for path in SHARED.glob("linod-*"):
+        if path.name.split("-")[2] == str(killed_state.stat().st_ino):
+            path.unlink()
+    again = SqliteHistory(killed_state, Settings())
+    past = again.past()
+    assert all(again.started_for_sure(found) for found in past.unfinished)
+    assert again.close(PATIENCE)
+    assert not SqliteHistory(killed_state, Settings()).started_for_sure(run(5))
+
+
+def test_a_copy_of_the_directory_has_marks_of_its_own(history: SqliteHistory, state: Path) -> None:
+    copy = state.with_name("copy")
+    shutil.copytree(state, copy)
+    history.mark_started(run(101))
+    other = SqliteHistory(copy, Settings())
+    assert not other._marks.has(101)
+    assert other.close(PATIENCE)
+    assert history._marks.has(101)
+
+
+def test_where_no_memory_outlives_a_process_marks_are_in_the_file(
+    state: Path, open_history: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks_module, "SHARED", state / "missing")
+    history = open_history()
+    history.past()
+    history.mark_started(run(7))
+    (state / MARKS).unlink()
+    claim(history, 8)
+    history.mark_started(run(9))
+    again = open_history()
+    assert [again.started_for_sure(run(id)) for id in (7, 8, 9)] == [True, False, True]
+
+
+def test_nothing_is_left_in_memory_after_an_orderly_end(history: SqliteHistory) -> None:
+    live = history._marks._live
+    assert live is not None and live.exists()
+    history.mark_started(run(101))
+    assert history.close(PATIENCE)
+    assert not live.exists()
 
 
 def test_nothing_lacks_after_a_usual_end_or_a_sigkill(history: SqliteHistory, state: Path, open_history: Open) -> None:
