@@ -25,6 +25,7 @@ class Batch:
     withdrawn: set[int] = field(default_factory=set)
     claims: list[int] = field(default_factory=list)
     accounted: dict[str, int] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)  # tasks that begin anew: what was accounted for before is void
     statements: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     callbacks: list[Callable[[str], None]] = field(default_factory=list)
     durable: bool = False
@@ -37,10 +38,15 @@ class Batch:
         self.accounted[task] = max(due, self.accounted.get(task, due))
 
     def put_before(self, later: Batch) -> None:
-        """Take in what has gathered since, after this one could not be written."""
-        self.runs = {id: row for id, row in (self.runs | later.runs).items() if id not in later.withdrawn}
+        """Take in what has gathered since."""
+        self.runs.update(later.runs)
+        for id in later.withdrawn:
+            self.runs.pop(id, None)
         self.withdrawn |= later.withdrawn
         self.claims += later.claims
+        for task in later.known:
+            self.accounted.pop(task, None)
+        self.known |= later.known
         for task, due in later.accounted.items():
             self.account(task, due)
         self.statements += later.statements

@@ -94,8 +94,9 @@ class SqliteHistory:
             ) from None
         self._wake_loop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Condition()
-        self._batch = Batch()
-        self._writing = Batch()  # what the thread has in hand
+        self._turn = Batch()  # what has gathered in this turn; the loop's alone
+        self._batch = Batch()  # what the thread takes next
+        self._writing = Batch()  # what it has in hand
         self._writing_since: float | None = None
         self._answers: list[tuple[int, bool]] = []
         self._callbacks: list[tuple[Callable[[str], None], str]] = []
@@ -123,9 +124,9 @@ class SqliteHistory:
             to_micros(since),
             None if accounted is None else to_micros(accounted),
         )
-        with self._lock:
-            self._batch.accounted.pop(task.id, None)
-            self._batch.statements.append(("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", values))
+        self._turn.accounted.pop(task.id, None)
+        self._turn.known.add(task.id)
+        self._put_statement("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", values)
 
     def redeclare(self, task: Task, position: int) -> None:
         """Remember that a task whose due times are the same is declared otherwise."""
@@ -159,16 +160,14 @@ class SqliteHistory:
 
         It is called by the loop, from `answers`.
         """
-        with self._lock:
-            self._batch.callbacks.append(callback)
-            self._batch.durable = True
+        self._turn.callbacks.append(callback)
+        self._turn.durable = True
 
     def claim(self, run: Run, *, durable: bool) -> None:
         """Say that a run will be started; `answers` tells when that is written, on the disk itself if durable."""
-        with self._lock:
-            self._batch.runs[run.id] = row_from_run(run)
-            self._batch.claims.append(run.id)
-            self._batch.durable |= durable
+        self._turn.runs[run.id] = row_from_run(run)
+        self._turn.claims.append(run.id)
+        self._turn.durable |= durable
 
     def mark_started(self, run: Run) -> None:
         """Note that a run is being started, so that even SIGKILL cannot make us forget it."""
@@ -184,26 +183,25 @@ class SqliteHistory:
 
     def save(self, run: Run) -> None:
         """Write a run as it is now."""
-        with self._lock:
-            self._batch.runs[run.id] = row_from_run(run)
+        self._turn.runs[run.id] = row_from_run(run)
 
     def withdraw(self, run: Run) -> None:
         """Take a claim back: the run was never started."""
-        with self._lock:
-            self._batch.runs.pop(run.id, None)
-            self._batch.withdrawn.add(run.id)
+        self._turn.runs.pop(run.id, None)
+        self._turn.withdrawn.add(run.id)
 
     def account(self, run: Run) -> None:
         """Write a run that deals with its due time, and that it does, so that this is not caught up later."""
-        with self._lock:
-            self._batch.runs[run.id] = row_from_run(run)
-            if run.trigger is not Trigger.MANUAL:
-                self._batch.account(run.task, to_micros(run.due))
+        self._turn.runs[run.id] = row_from_run(run)
+        if run.trigger is not Trigger.MANUAL:
+            self._turn.account(run.task, to_micros(run.due))
 
     def turn_finished(self) -> None:
-        """Have written what has gathered in one turn of the loop."""
-        if self._batch:
+        """Have written what has gathered in one turn of the loop: all of it in one transaction, or nothing of it."""
+        if self._turn:
             with self._lock:
+                self._batch.put_before(self._turn)
+                self._turn = Batch()
                 self._lock.notify()
         since = self._writing_since
         if since is not None and monotonic() - since > HANGS_AFTER:
@@ -247,10 +245,11 @@ class SqliteHistory:
 
     def busy(self) -> bool:
         """Whether so much is unwritten that no more runs should be started."""
-        return len(self._batch.runs) > MOST_UNWRITTEN and not self.trouble
+        return len(self._batch.runs) + len(self._turn.runs) > MOST_UNWRITTEN and not self.trouble
 
     def close(self, patience: float) -> bool:
         """Write what is left, waiting for the disk up to so many seconds. False if something is lost."""
+        self.turn_finished()
         with self._lock:
             self._closing = True
             self._lock.notify()
@@ -387,8 +386,7 @@ class SqliteHistory:
         self._file.written()
 
     def _put_statement(self, statement: str, values: tuple[Any, ...]) -> None:
-        with self._lock:
-            self._batch.statements.append((statement, values))
+        self._turn.statements.append((statement, values))
 
 
 def not_ours(db: sqlite3.Connection, batch: Batch) -> set[int]:

@@ -10,13 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from linod.archive import COLUMNS, FILE, VERSION, Archive
+from linod.archive import COLUMNS, FILE, VERSION, Archive, connect
 from linod.conf import Settings
 from linod.daemon.batch import MOST_KEPT, MOST_TEXT, Batch
 from linod.daemon.clock import now
@@ -489,10 +490,9 @@ def test_no_error_ends_the_thread(history: SqliteHistory, tmp_path: Path) -> Non
 
 def test_so_much_unwritten_is_busy(history: SqliteHistory) -> None:
     """With more, marks of runs that are not written yet could overwrite each other."""
-    with history._lock:
-        for id in range(1, MARK_SLOTS):
-            history.save(run(id))
-        assert history.busy()
+    for id in range(1, MARK_SLOTS):
+        history.save(run(id))
+    assert history.busy()
     history.turn_finished()
     until(lambda: not history.busy())
 
@@ -567,6 +567,28 @@ def test_a_batch_that_could_not_be_written_goes_before_what_came_later() -> None
     assert early.accounted == {"a": 2, "b": 1, "c": 3}
     assert [statement for statement, _ in early.statements] == ["one", "two"]
     assert early.withdrawn == {3}
+
+
+def test_what_was_accounted_for_before_a_task_begins_anew_is_void() -> None:
+    early, later = Batch(accounted={"a": 9, "b": 9}), Batch(accounted={"a": 2}, known={"a"})
+    early.put_before(later)
+    assert early.accounted == {"a": 2, "b": 9}
+
+
+def test_what_happens_in_one_turn_is_written_together(history: SqliteHistory, tmp_path: Path) -> None:
+    with closing(connect(tmp_path / FILE)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        history.claim(run(1), durable=False)
+        history.turn_finished()
+        until(lambda: history._writing.claims)  # the thread is held up with it,
+        history.save(run(1, outcome=Outcome.LOST))
+        other.execute("ROLLBACK")  # and is back before this turn has ended
+    until(lambda: history.answers() == [(1, True)])
+    until(lambda: history._lock._waiters)  # type: ignore[attr-defined]  # the thread has nothing to do
+    assert rows(tmp_path, "outcome") == [None]
+    history.claim(run(2, attempt=2), durable=False)
+    answers(history, 1)
+    assert rows(tmp_path, "outcome") == ["lost", None]
 
 
 # Files that are not what they should be

@@ -157,7 +157,7 @@ def test_a_pause_is_on_the_disk_when_that_is_told(history: SqliteHistory, tmp_pa
 def test_a_pause_that_cannot_be_written_is_told(history: SqliteHistory, tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / FILE)
     other.execute("PRAGMA busy_timeout = 0")
-    history._db.execute("PRAGMA busy_timeout = 0")
+    history._file.ready().execute("PRAGMA busy_timeout = 0")
     other.execute("BEGIN EXCLUSIVE")
     history.pause(PAUSE)
     assert "locked" in written(history)
