@@ -47,6 +47,20 @@ class KillDaemon:
         world.settle()
 
 
+class KillAsARunBegins:
+    """It dies in the instant in which a task begins, before anything of that can be on the disk."""
+
+    name = "kill-as-a-run-begins"
+
+    def strike(self, world, random):
+        size, deadline = world.ledger.size(), time.monotonic() + 5
+        while world.ledger.size() == size and time.monotonic() < deadline:
+            time.sleep(0.0002)
+        world.kill()
+        world.start()
+        world.settle()
+
+
 class StopAndStart:
     """systemctl restart, or stop and a while later start."""
 
@@ -287,6 +301,7 @@ class SetClockBack:
 
 FAULTS: list[Fault] = [
     KillDaemon(),
+    KillAsARunBegins(),
     StopAndStart(),
     KillWhileItDrains(),
     FreezeDaemon(),

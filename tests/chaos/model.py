@@ -39,7 +39,7 @@ class Model:
     def __init__(self):
         self.stretches = defaultdict(list)  # of each task, the last one last
         self.wanted = {}
-        self._highest = {}  # until when due times of a task may be accounted for, where the clock was set back since
+        self._highest = {}  # until when due times of a task are accounted for, where the clock was set back since
         self._leaps = []  # when the clock was set forward since, and what it showed then
         self._all_leaps = []  # and ever
 
@@ -71,12 +71,11 @@ class Model:
             return
         for task, schedule in self.wanted.items():
             self._end(task, since=before, now=before)
-            highest = before + CLAIM_WITHIN
-            self._highest[task] = max(self._highest.get(task, highest), highest)
-            surely = self._surely_after(task, schedule, after)
+            highest = self._highest[task] = max(self._highest.get(task, before), before)
             # A time on the wall that has come already does not come again.
-            may_from = surely if schedule.follows_the_wall else after
-            self.stretches[task].append(Stretch(schedule, may_from=may_from, must_from=surely))
+            may_from = highest if schedule.follows_the_wall else after
+            must_from = self._surely_after(task, schedule, after)
+            self.stretches[task].append(Stretch(schedule, may_from=may_from, must_from=must_from))
         self._leaps.clear()
 
     def daemon_ended(self, now):
@@ -84,11 +83,13 @@ class Model:
         for task, schedule in self.wanted.items():
             if self.is_set_back(task, now) and not schedule.follows_the_wall:
                 self._end(task, since=now, now=now)
-                self.stretches[task].append(Stretch(schedule, may_from=now, must_from=self._highest[task]))
+                self.stretches[task].append(
+                    Stretch(schedule, may_from=now, must_from=self._highest[task] + CLAIM_WITHIN)
+                )
 
     def is_set_back(self, task, now):
         """Whether due times of a task may be accounted for that are later than this."""
-        return task in self._highest and now < self._highest[task]
+        return task in self._highest and now < self._highest[task] + CLAIM_WITHIN
 
     def wants(self, task, since, span):
         """Whether a task is wanted all the time from an instant on, for so long."""
@@ -137,4 +138,4 @@ class Model:
         """From when on the due times of a task count, whatever was accounted for before the clock was set back."""
         if not self.is_set_back(task, now):
             return now
-        return self._highest[task] if schedule.follows_the_wall else now + CLAIM_WITHIN + SLACK
+        return (self._highest[task] if schedule.follows_the_wall else now + SLACK) + CLAIM_WITHIN
