@@ -100,7 +100,8 @@ def syntax_error(path: Path, text: str, error: ValueError) -> ConfigurationError
     said = str(error)
     place = PLACE.search(said)
     what = said[: place.start()] if place else said
-    where = f", line {place[1] or len(text.splitlines())}" if place else ""
+    last = text.rstrip("\n").count("\n") + 1  # only these end a line of TOML
+    where = f", line {place[1] or last}" if place else ""
     return ConfigurationError(
         f"{path}{where}: this is not TOML: {what[:1].lower()}{what[1:200]}.", "See https://toml.io for how to write it."
     )

@@ -315,6 +315,7 @@ REFUSED = [
     ("a = 1\na = 2", "line 2: this is not TOML: cannot overwrite a value. See https://toml.io for how to write it."),
     ("a = 1\nb", "line 2: this is not TOML: expected '=' after a key in a key/value pair."),
     ("a = '", "line 1: this is not TOML: "),
+    ("a = '\u2028", "line 1: this is not TOML: "),
     ("every 10 seconds", "line 1: this is not TOML: expected '=' after a key"),
     ("a = " + 5000 * "[", "has too many brackets in brackets"),
 ]
