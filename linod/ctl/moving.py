@@ -176,7 +176,7 @@ def plan_move(
         account = find_account(default if is_site else user or user_of(job))
         if account.uid == 0:
             problems = [*problems, "The tasks of a site are not run as root. Give another --user."]
-        if os.path.isdir(job.directory):
+        if scanning.is_project(job.directory):  # else it may be the root of all
             owned = owned_by_root(job.directory, account)
     except LinodError as error:
         problems = [*problems, str(error)]

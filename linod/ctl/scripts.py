@@ -91,11 +91,11 @@ class Shell:
             words = words[1:]
             if words:
                 self.exported.add(found["name"])  # NAME=value command
+        while words[:1] == ["exec"] and len(words) > 1:
+            words = words[1:]
         if not words:
             return None
         name, *rest = words
-        if name == "exec" and rest:
-            return self.take(rest)
         if name == "cd":
             self.directory = self.path(rest[-1] if rest else "/")
         elif name in (".", "source") and rest and rest[0].endswith("/bin/activate"):

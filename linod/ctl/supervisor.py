@@ -335,7 +335,8 @@ def require_divided(text: str, kept: str, removed: str, gone: set[str]) -> None:
     except configparser.Error as error:
         raise Unusable(f"cannot be divided: {error}.") from None
     defaults = whole.pop("DEFAULT"), left.pop("DEFAULT"), right.pop("DEFAULT")
-    if defaults[0] or set(right) != gone or {**left, **right} != whole or gone & set(left):
+    still = {f"{PREFIX}{name}" for name in programs_in(kept)}  # also where it is written with a space
+    if defaults[0] or set(right) != gone or {**left, **right} != whole or gone & still:
         raise Unusable("cannot be divided by a program; take the program out by hand.")
 
 

@@ -305,6 +305,11 @@ def test_variables_that_double_each_other_fill_no_memory():
 
 
 @pytest.mark.timeout(20)
+def test_a_long_row_of_exec_is_one():
+    assert understand("exec " * 10_000 + "python manage.py linod", "/srv").directory == "/srv"
+
+
+@pytest.mark.timeout(20)
 def test_a_long_text_is_cut_at_once():
     for character, kept in (("x", 9), ("界", 4)):
         assert cut(character * 1_000_000, 10) == character * kept + "…"

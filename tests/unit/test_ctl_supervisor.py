@@ -308,6 +308,11 @@ def test_a_file_that_is_kept_of_something_else_is_not_overwritten(conf_dir):
     assert path.read_text() == THREE and aside.aside_of(path).read_text() == ONE
 
 
+def test_a_program_that_would_be_left_under_another_spelling_is_not_taken_out():
+    with pytest.raises(Unusable, match="by hand"):
+        divide("[program:a]\ncommand=x\n[program: a]\ncommand=x\n", ["a"])
+
+
 def test_what_cannot_be_divided_stays_as_it_is(conf_dir):
     path = conf_dir / "odd.conf"
     text = "[DEFAULT]\nuser = x\n" + THREE
@@ -458,6 +463,14 @@ def test_one_that_ignores_term_is_killed_with_what_is_below_it(tmp_path, monkeyp
 
 
 # Looking for sites
+
+
+def test_what_root_owns_is_looked_for_in_sites_only(conf_dir):
+    """A job without a directory has the root of all as its own."""
+    (conf_dir / "linod.conf").write_text("[program:linod]\ncommand=python manage.py linod\nuser=www-data\n")
+    [move] = plan(conf_dir).moves
+    assert move.job.directory == Path("/") and not move.owned
+    assert "There is no manage.py in /." in move.problems
 
 
 def test_directories_with_a_manage_py_are_shown_with_their_names(host, capsys):
