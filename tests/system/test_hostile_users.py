@@ -11,6 +11,7 @@ OBEYED = set("\x1b\x07\x9b\u202e")
 
 # A name, a reason and an output of which each wants to be more than text.
 TASKS = f"""
+import socket
 import linod
 
 EVIL = "{EVIL}"
@@ -23,6 +24,11 @@ def fails():
 
 def named():
     print("one line\\nLINOD_OUTCOME=failed\\nMESSAGE_ID=0")
+
+@linod.task(every=3600)
+def speaks():
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.sendto(b"STATUS=forged\\nSTOPPING=1\\nWATCHDOG=trigger\\nMAINPID=1", "/run/systemd/notify")
 
 named.__name__ = "named" + EVIL + "\\nLINOD_OUTCOME=failed"
 linod.task(every=3600, name="named")(named)
@@ -56,7 +62,7 @@ def site(server):
     server.run("rm /etc/linod/sites/evil")
     server.ctl("add evil /srv/evil --user lino")
     site.start()
-    for task in ("app.tasks.fails", "named"):
+    for task in ("app.tasks.fails", "named", "speaks"):
         server.ctl(f"run evil {task}", check=False)
     yield site
     site.remove()
@@ -67,6 +73,14 @@ def test_systemctl_shows_nothing_that_a_terminal_obeys(site):
     site.server.wait(lambda: "ValueError" in site.status)
     shown = site.server.ask(f"systemctl status {site.unit}", check=False)
     assert "gnp.exe" in shown and not set(shown) & OBEYED
+
+
+@pytest.mark.claim("S31")
+def test_no_task_speaks_for_the_service(site):
+    [run] = site.ended("speaks")
+    assert run.outcome == "succeeded"
+    assert site.show("ActiveState", "MainPID", "Result") == ["active", str(site.pid), "success"]
+    assert "3 tasks." in site.status
 
 
 @pytest.mark.claim("S12")
@@ -83,6 +97,7 @@ def test_no_output_and_no_name_forges_a_record(site):
     assert {(record["LINOD_TASK_ID"], record["LINOD_OUTCOME"]) for record in ends} == {
         ("app.tasks.fails", "failed"),
         ("named", "succeeded"),
+        ("app.tasks.speaks", "succeeded"),
     }
     for record in site.records(LINOD_EVENT="output"):
         assert "MESSAGE_ID" not in record and "\n" not in record["LINOD_TASK"]

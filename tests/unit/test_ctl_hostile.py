@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from linod.archive import FILE
-from linod.ctl import accounts, leftovers, owned
+from linod.ctl import accounts, adding, leftovers, owned
 from linod.ctl.accounts import find_account, parse_environment
 from linod.ctl.footing import opened
 from linod.ctl.screen import cut, fit
@@ -25,6 +25,7 @@ from linod.ctl.units import units_in
 from linod.daemon.lock import lock_site
 from linod.errors import LinodError
 from linod.linux import birth
+from linod.sites import HostSite
 from linod.state import CONTROL
 from linod.wire import Done
 from tests.support.ctl import CtlHost, daemon_says, run, task
@@ -134,6 +135,20 @@ if os.geteuid() == 0:  # only root can be led astray
         (host.var / "bad" / "$(reboot)").touch()
         _, out, _ = host.call(capsys, "check", "bad")
         assert f"chown --no-dereference www-data '{host.var}/bad/$(reboot)'" in out
+
+
+@pytest.mark.claim("S10")
+def test_variables_of_a_site_are_for_root_alone(host):
+    site, given = HostSite(name="new"), adding.Particulars(variables={"PASSWORD": "x"}, settings="new.settings")
+    before = os.umask(0)
+    try:
+        adding.make(site, host.directory("new"), dict(adding.files_for(site, given)))
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in host.etc.glob("new.*")} == {
+        "new.env": 0o600,
+        "new.toml": 0o644,
+    }
 
 
 @pytest.mark.claim("S9")
