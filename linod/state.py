@@ -67,11 +67,18 @@ def make_state(directory: Path) -> Path:
 
 
 def make_again(state: Path) -> None:
-    """Make a state directory anew that somebody has taken away while its daemon runs; raises OSError."""
-    if not state.is_dir():
+    """Make a state directory anew that somebody has taken away while its daemon runs; raises HistoryError."""
+    if state.is_dir():
+        return
+    try:
         state.mkdir(mode=0o750)
         if state.name == OWN:
             share_with_group(state, state.parent)
+    except OSError as error:
+        raise HistoryError(
+            f"{state} was deleted or moved away, and {user_name()} cannot make it again: {error.strerror}.",
+            "Move it back, or make it.",
+        ) from None
 
 
 def share_with_group(state: Path, directory: Path) -> None:

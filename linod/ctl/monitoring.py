@@ -198,7 +198,9 @@ def running(one: Survey) -> Iterator[tuple[Level, str]]:
         yield Level.WARNING, "it is starting"
     elif one.nothing_to_do:
         yield Level.OK, one.nothing_to_do
-    elif not (one.alive or one.by_timer):
+    elif one.alive:  # its lock is gone, with the rest of its state directory
+        yield from standing(one.site)
+    elif not one.by_timer:
         why = f": {one.status}" if one.status else ""
         how = "not running" if one.state == "stopped" else f"not running ({one.state})"
         yield Level.CRITICAL, how + why

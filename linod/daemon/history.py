@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from .. import totals
 from ..archive import FILE, PauseRecord, is_damage, row_from_run
 from ..conf import Settings
-from ..errors import HistoryError, SiteLocked
+from ..errors import HistoryError, LinodError, SiteLocked
 from ..instants import MICROSECOND, to_micros
 from ..runs import Run, Trigger
 from ..state import owner_name, user_name
@@ -275,7 +275,7 @@ class SqliteHistory:
                 self._writing_since = None
                 if isinstance(error, SiteLocked):
                     self.taken_over = str(error)
-                self.trouble = f"{type(error).__name__}: {error}"
+                self.trouble = str(error) if isinstance(error, LinodError) else f"{type(error).__name__}: {error}"
                 self._grant(batch)
                 if self._put_back(batch, pause):
                     break
