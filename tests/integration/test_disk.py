@@ -49,6 +49,7 @@ def longest_answer(site, seconds):
     return longest
 
 
+@pytest.mark.claim("H7", "H9")
 def test_while_a_disk_hangs_the_loop_waits_for_nothing_and_tasks_go_on(tmp_path):
     with Disk(tmp_path / "disk", mebibytes=16) as disk:
         site = site_on(disk, tmp_path)
@@ -67,6 +68,7 @@ def test_while_a_disk_hangs_the_loop_waits_for_nothing_and_tasks_go_on(tmp_path)
         assert sorted(str(run.id) for run in site.ended()) == sorted(noted(site))
 
 
+@pytest.mark.claim("H8")
 def test_what_ran_while_the_disk_was_full_is_not_run_again_after_a_sigkill(tmp_path):
     with Disk(tmp_path / "disk", mebibytes=1, kind="tmpfs") as disk:
         site = site_on(disk, tmp_path)
@@ -86,6 +88,7 @@ def test_what_ran_while_the_disk_was_full_is_not_run_again_after_a_sigkill(tmp_p
     assert len(set(noted(site))) == len(noted(site)) > len(ids)
 
 
+@pytest.mark.claim("H10")
 def test_a_start_on_a_full_disk_says_what_to_do(tmp_path):
     with Disk(tmp_path / "disk", mebibytes=1, kind="tmpfs") as disk:
         disk.fill()
@@ -96,6 +99,7 @@ def test_a_start_on_a_full_disk_says_what_to_do(tmp_path):
             assert "Traceback" not in daemon.output()
 
 
+@pytest.mark.claim("H10")
 @pytest.mark.parametrize(("room", "before"), [(4096, False), (120_000, False), (0, True)])
 def test_so_does_one_where_the_space_ends_in_the_middle_of_it(tmp_path, room, before):
     """`before`: a daemon had been there."""
@@ -114,6 +118,7 @@ def test_so_does_one_where_the_space_ends_in_the_middle_of_it(tmp_path, room, be
             assert "Traceback" not in daemon.output()
 
 
+@pytest.mark.claim("H7", "H10")
 def test_a_disk_that_fails_stops_no_task_and_what_is_lost_is_told(tmp_path):
     with Disk(tmp_path / "disk", mebibytes=16) as disk:
         site = site_on(disk, tmp_path)

@@ -86,6 +86,7 @@ def busy(tmp_path):
 HARMS = [garbage, delete, move_the_directory, remove_the_directory]
 
 
+@pytest.mark.claim("H1", "H3", "H4")
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
 @pytest.mark.parametrize("killed", [False, True], ids=["goes on", "is killed"])
 def test_tasks_go_on_and_nothing_is_run_twice(busy, harm, killed):
@@ -120,6 +121,7 @@ def test_tasks_go_on_and_nothing_is_run_twice(busy, harm, killed):
     assert daemon.output().count(f"{site.state / FILE} was ") == 1
 
 
+@pytest.mark.claim("H2")
 def test_a_pause_outlives_the_file(busy):
     site, daemon = busy
     (site.path / "enough").touch()

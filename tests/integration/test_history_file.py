@@ -84,6 +84,7 @@ def test_a_file_that_is_no_database_is_put_aside(tmp_path):
     assert list(site.state.glob("history.sqlite3.damaged-*"))
 
 
+@pytest.mark.claim("H1", "H2")
 def test_a_damaged_page_stops_no_task(tmp_path):
     site = Site(tmp_path, tasks=TASKS)
     with site.daemon() as daemon:

@@ -63,6 +63,7 @@ def test_a_journal_that_is_stopped_stops_no_task_and_hears_of_it_later(server, s
     assert (site.pid, site.show("NRestarts")) == (before, "0")
 
 
+@pytest.mark.claim("H4")
 def test_a_state_directory_that_is_moved_away_is_told_with_what_to_do(server, site):
     """It lies in a directory of root's, where the daemon cannot make it again."""
     state = f"/var/lib/linod/{site.name}"
@@ -77,6 +78,7 @@ def test_a_state_directory_that_is_moved_away_is_told_with_what_to_do(server, si
     server.run(f"rm -r {state}.elsewhere")
 
 
+@pytest.mark.claim("H6")
 def test_a_history_that_is_damaged_is_told_by_the_journal_and_by_linodctl(server, site):
     state = f"/var/lib/linod/{site.name}"
     server.run(f"for file in {state}/{FILE} {state}/{FILE}-wal; do head -c 20000 /dev/urandom > $file; done")

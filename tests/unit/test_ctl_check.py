@@ -121,6 +121,7 @@ def test_a_site_without_tasks_is_said_to_have_none(host, site):
     assert "This site has no scheduled jobs." in host.spawn("check").stdout
 
 
+@pytest.mark.claim("H6")
 def test_a_history_that_was_put_aside_is_told(host, site):
     state = host.var / "myprj"
     state.mkdir(exist_ok=True)

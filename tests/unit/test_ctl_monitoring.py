@@ -185,6 +185,7 @@ def test_a_pause_is_ok_but_said(host, capsys, pauses):
     assert code == 0 and "paused since 1970-01-01" in out and "by ann: moving" in out
 
 
+@pytest.mark.claim("H6")
 def test_a_history_that_was_put_aside_is_ok_but_said(host, capsys):
     host.remember("myprj", [task("ping", every=10)])
     aside = host.var / "myprj" / "history.sqlite3.damaged-20261124T120000"

@@ -118,6 +118,7 @@ def empty_the_file(state: Path) -> None:
 DAMAGES = [fill_with_garbage, fill_with_text, damage_the_log, shorten_the_log, empty_the_file]
 
 
+@pytest.mark.claim("H1")
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_file_that_is_damaged_while_the_daemon_runs_is_put_aside(
     history: SqliteHistory, state: Path, damage: Callable[[Path], None]
@@ -189,6 +190,7 @@ def move_the_directory(state: Path) -> None:
 TAKEN = [delete, delete_the_file_alone, remove_the_directory, move_the_directory]
 
 
+@pytest.mark.claim("H4")
 @pytest.mark.parametrize("take", TAKEN, ids=lambda take: take.__name__)
 def test_a_file_that_is_taken_away_is_written_anew_with_all_that_was_in_it(
     history: SqliteHistory, state: Path, open_history: Open, take: Callable[[Path], None]
@@ -214,6 +216,7 @@ def test_a_file_that_is_taken_away_from_an_idle_daemon_is_there_at_its_end(histo
     assert rows(state) == list(range(1, 102))
 
 
+@pytest.mark.claim("H4")
 def test_a_file_that_is_replaced_is_put_aside(history: SqliteHistory, state: Path, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("of somebody else")
     (tmp_path / "other").rename(state / FILE)
@@ -289,6 +292,7 @@ def world(open_history: Open) -> World:
     return World(open_history())
 
 
+@pytest.mark.claim("H2")
 def test_tasks_pauses_claims_and_runs_are_told_again(world: World, state: Path, open_history: Open) -> None:
     plan = world.plan
     plan.adopt([task("app.work", 10), task("app.rare", 3600), task("app.paused", 10)], None)
@@ -343,6 +347,7 @@ def set_back(history: SqliteHistory, state: Path, open_history: Open) -> Callabl
     return set_back
 
 
+@pytest.mark.claim("H5")
 def test_a_start_that_history_lacks_is_not_started_again(set_back: Callable[..., SqliteHistory]) -> None:
     due = NOON + timedelta(days=1)
     past = set_back(run(102, "app.daily", due=due), run(103, "app.daily", due=due, attempt=2)).past()
@@ -363,6 +368,7 @@ def test_what_history_knows_better_stays(set_back: Callable[..., SqliteHistory])
     assert past.tasks["app.daily"].accounted == NOON
 
 
+@pytest.mark.claim("H5")
 def test_where_marks_were_overwritten_nothing_is_caught_up(set_back: Callable[..., SqliteHistory]) -> None:
     begun = now()
     past = set_back(run(101 + MARK_SLOTS), run(102 + MARK_SLOTS)).past()
@@ -464,6 +470,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.claim("H8")
 def test_what_was_started_while_nothing_could_be_written_is_not_started_again_after_a_sigkill(
     history: SqliteHistory, state: Path, open_history: Open
 ) -> None:
@@ -477,6 +484,7 @@ def test_what_was_started_while_nothing_could_be_written_is_not_started_again_af
 # A disk that hangs
 
 
+@pytest.mark.claim("H9")
 def test_a_disk_that_hangs_stops_no_task(history: SqliteHistory, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history_module, "HANGS_AFTER", 0.2)
     with closing(sqlite3.connect(state / FILE, isolation_level=None)) as other:

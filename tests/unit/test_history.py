@@ -533,6 +533,7 @@ def test_only_when_there_are_too_many_rows_the_oldest_dull_ones_are_let_go(numbe
     assert 5 in kept.runs and number - 1 in kept.runs
 
 
+@pytest.mark.claim("H7")
 def test_output_that_is_too_much_to_keep_is_let_go_with_the_oldest_dull_runs() -> None:
     kept = batch(range(1, 5), "succeeded")
     kept.runs |= batch([5, 6], "failed").runs | batch([7], None).runs
@@ -542,6 +543,7 @@ def test_output_that_is_too_much_to_keep_is_let_go_with_the_oldest_dull_runs() -
     assert list(kept.runs) == [4, 5, 6, 7]
 
 
+@pytest.mark.claim("H7")
 def test_where_nothing_went_well_the_oldest_that_went_wrong_are_let_go_and_never_one_without_an_end() -> None:
     kept = batch(range(MOST_KEPT), None)
     kept.runs |= batch(range(MOST_KEPT, MOST_KEPT + 10), "failed").runs
@@ -551,6 +553,7 @@ def test_where_nothing_went_well_the_oldest_that_went_wrong_are_let_go_and_never
     assert kept.shrink() == 0
 
 
+@pytest.mark.claim("H7")
 def test_how_much_was_let_go_is_told_once(history: SqliteHistory) -> None:
     with history._lock:
         history._put_back(batch(range(MOST_KEPT + 7), "succeeded"), 0)

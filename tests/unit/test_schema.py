@@ -59,6 +59,7 @@ def test_a_step_that_files_were_made_with_never_changes() -> None:
     assert len(STEPS) == VERSION
 
 
+@pytest.mark.claim("H11")
 @pytest.mark.parametrize("version", OLD)
 def test_a_file_of_each_earlier_version_becomes_one_of_ours_and_keeps_what_it_has(tmp_path: Path, version: int) -> None:
     (tmp_path / "new").mkdir()
@@ -76,6 +77,7 @@ def test_a_file_of_each_earlier_version_becomes_one_of_ours_and_keeps_what_it_ha
     assert uncounted(everything(tmp_path / FILE)) == uncounted(everything(tmp_path / "new" / FILE))
 
 
+@pytest.mark.claim("H11")
 @pytest.mark.parametrize("version", [*OLD, VERSION])
 def test_faces_read_each_version(tmp_path: Path, version: int) -> None:
     make(tmp_path, version)
@@ -97,6 +99,7 @@ def test_faces_read_each_version(tmp_path: Path, version: int) -> None:
     assert everything(tmp_path / FILE) == before
 
 
+@pytest.mark.claim("H11")
 def test_a_newer_version_is_refused_in_words_by_the_daemon_and_by_faces(tmp_path: Path) -> None:
     make(tmp_path, VERSION)
     with closing(sqlite3.connect(tmp_path / FILE)) as db:
@@ -139,6 +142,7 @@ except sqlite3.OperationalError:
 """
 
 
+@pytest.mark.claim("H11")
 @pytest.mark.parametrize("version", OLD)
 @pytest.mark.parametrize(("program", "code"), [(KILLED, -signal.SIGKILL), (FULL, 3)], ids=["killed", "full disk"])
 def test_an_upgrade_that_cannot_be_finished_leaves_the_file_as_it_was(
