@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from itertools import groupby, pairwise
 from operator import itemgetter
 
@@ -52,6 +53,16 @@ class Case:
         for run in self.runs:
             self.attempts[run.task, run.due, run.attempt].append(run)
             self.of_task[run.task].append(run)
+
+    @cached_property
+    def bounds(self):
+        """How often each due time must be accounted for, by task, schedule and due time."""
+        return {task: self.model.bounds(task, since=self.since, now=self.now) for task in self.model.stretches}
+
+    def certain(self):
+        """How many times a due time must have been accounted for."""
+        schedules = [schedule for bounds in self.bounds.values() for schedule in bounds.values()]
+        return sum(least for limits in schedules for least, _most in limits.values())
 
     def was_disturbed(self, since, until):
         """Whether there was a fault between two instants of the monotonic clock."""
@@ -111,8 +122,7 @@ def policies_of_overlap_and_locks_hold(case):
 
 
 def every_due_time_is_accounted_for(case):
-    for task in case.model.stretches:
-        bounds = case.model.bounds(task, since=case.since, now=case.now)
+    for task, bounds in case.bounds.items():
         times = defaultdict(list)  # by schedule and due time, the runs that account for it
         for run in case.of_task[task]:
             if run.attempt == 1 and run.trigger in BY_ITSELF:

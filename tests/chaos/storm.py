@@ -102,7 +102,8 @@ class Storm:
         self.broken += judge_notices(world.lives, world.notices, WATCHDOG)
         self.broken += [Broken(complaint) for complaint in world.complaints]
         self.say(
-            f"{world.clock.now():%F %T}  {len(world.strikes)} faults, {len(case.runs)} runs, {len(self.broken)} broken"
+            f"{world.clock.now():%F %T}  {len(world.strikes)} faults, {case.certain()} due times,"
+            f" {len(case.begun)} runs, {len(self.broken)} broken"
         )
         for broken in self.broken[:MOST_TOLD]:
             self.say(describe(broken, case, world))
