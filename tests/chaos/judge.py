@@ -19,7 +19,7 @@ UNHAPPY = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED)
 BY_ITSELF = (Trigger.SCHEDULE, Trigger.CATCH_UP)
 EARLY = 0.05  # seconds by which a retry may seem to come too early: two clocks are read one after the other
 LATE = 10.0  # seconds by which a retry may be late, and anything else on a busy machine
-UNTIL_REPEATED = timedelta(minutes=2)  # after a run began that is lost, its repetition has begun
+UNTIL_REPEATED = 120.0  # seconds after a run began that is lost: then its repetition has begun
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,8 @@ def lost_runs_are_repeated_once_where_that_is_safe(case):
         lost = [run for run in runs if run.outcome is Outcome.LOST and run.trigger is not Trigger.RERUN]
         wanted = lost if case.policies[task].rerun_lost else []
         # A repetition may be let go, as anything that waits, when its task is paused or gone.
-        kept = all(run.started and case.model.wants(task, run.started, UNTIL_REPEATED) for run in wanted)
+        begun = [case.begun.get(run.id) for run in wanted]
+        kept = all(line and case.model.wants(task, line.monotonic, UNTIL_REPEATED) for line in begun)
         if len(again) > len(wanted) or (len(again) < len(wanted) and kept):
             ids = tuple(run.id for run in (*runs, *again))
             yield Broken(f"of attempt {attempt}, {len(wanted)} lost runs had {len(again)} repetitions", task, ids)

@@ -10,6 +10,7 @@ All instants are those of the world's own clock.
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 
 from linod.schedules.base import Schedule
 
@@ -41,13 +42,14 @@ class Model:
         self.wanted = {}
         self._highest = {}  # until when due times of a task are accounted for, where the clock was set back since
         self._leaps = []  # when the clock was set forward since, and what it showed then
-        self._all_leaps = []  # and ever
+        self._spans = defaultdict(list)  # when each task was wanted, by the monotonic clock
 
-    def observe(self, wanted, *, since, now, accounted=None, restarted=False):
+    def observe(self, wanted, *, since, now, monotonic, accounted=None, restarted=False):
         """The schedules of the tasks that shall run by themselves are these, or have become so between these instants.
 
-        `accounted`: the latest due time of each that is accounted for; one that was paused remembers it, a new one has
-        none. `restarted`: a daemon was started then, and does not know what waited of a task that is gone.
+        `monotonic`: now, by that clock. `accounted`: the latest due time of each that is accounted for; one that was
+        paused remembers it, a new one has none. `restarted`: a daemon was started then, and does not know what waited
+        of a task that is gone.
         """
         for task in self.wanted.keys() | wanted.keys():
             before, after = self.wanted.get(task), wanted.get(task)
@@ -55,19 +57,20 @@ class Model:
                 continue
             if before:
                 self._end(task, since=since, now=now, slack=PATIENCE if restarted and not after else SLACK)
+                self._spans[task][-1][1] = monotonic
             if after:
                 self._highest.pop(task, None)
                 if not before and accounted and (latest := accounted[task]) and latest > now:
                     self._highest[task] = latest
                 must_from = self._surely_after(task, after, now)
                 self.stretches[task].append(Stretch(after, may_from=since, must_from=must_from))
+                self._spans[task].append([monotonic, inf])
         self.wanted = dict(wanted)
 
     def clock_was_set(self, *, before, after):
         """A clock set forward makes due what it has jumped over. Set back, it makes intervals due again."""
         if after >= before:
             self._leaps.append((before, after))
-            self._all_leaps.append((before, after))
             return
         for task, schedule in self.wanted.items():
             self._end(task, since=before, now=before)
@@ -92,15 +95,8 @@ class Model:
         return task in self._highest and now < self._highest[task] + CLAIM_WITHIN
 
     def wants(self, task, since, span):
-        """Whether a task is wanted all the time from an instant on, for so long."""
-        until = since + span
-        for before, after in self._all_leaps:
-            if since <= before <= until:
-                until += after - before
-        return any(
-            stretch.may_from <= since and (stretch.may_to is None or stretch.may_to > until)
-            for stretch in self.stretches[task]
-        )
+        """Whether a task is wanted from an instant of the monotonic clock on, for so many seconds."""
+        return any(began <= since and since + span < ended for began, ended in self._spans[task])
 
     def bounds(self, task, *, since, now):
         """How often each due time is accounted for after a drain between these instants.

@@ -40,8 +40,13 @@ def lines(*runs):
 def wanting(schedule=TEN):
     """A model in which the task is wanted from just before noon on."""
     model = Model()
-    model.observe({"ping": schedule}, since=at(-1), now=at(-1))
+    observe(model, {"ping": schedule}, -1)
     return model
+
+
+def observe(model, wanted, second):
+    """From this second on, these are wanted."""
+    model.observe(wanted, since=at(second), now=at(second), monotonic=second)
 
 
 def verdict(runs, ledger=None, model=None, now=35, disturbed=(), **policies):
@@ -128,8 +133,8 @@ def test_a_due_time_that_there_is_not():
 
 def test_nothing_is_missed_while_a_task_is_not_wanted():
     model = wanting()
-    model.observe({}, since=at(8), now=at(8))
-    model.observe({"ping": TEN}, since=at(22), now=at(22))
+    observe(model, {}, 8)
+    observe(model, {"ping": TEN}, 22)
     assert verdict([GOOD[0], GOOD[3]], model=model) == []
     assert verdict(GOOD[3:], model=model) == [
         "1 due times from 2026-11-27 12:00:00.000000 on are accounted for 0 times rather than 1"
@@ -180,7 +185,7 @@ def test_a_lost_run_is_repeated_where_that_is_safe():
 
 def test_a_lost_run_of_a_task_that_is_gone_is_not_repeated():
     model = wanting()
-    model.observe({}, since=at(32), now=at(34))
+    observe(model, {}, 32)
     assert verdict([*OTHERS, LOST], model=model, rerun_lost=True) == []
 
 

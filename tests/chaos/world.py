@@ -229,7 +229,14 @@ class World:
         }
         now, restarted = self.clock.now(), self.lives[-1] is not self._settled
         accounted = {row["id"]: row["accounted"] and from_micros(row["accounted"]) for row in known}
-        self.model.observe(wanted, since=self._since, now=now, accounted=accounted, restarted=restarted)
+        self.model.observe(
+            wanted,
+            since=self._since,
+            now=now,
+            monotonic=time.monotonic(),
+            accounted=accounted,
+            restarted=restarted,
+        )
         self._since, self._settled = now, self.lives[-1]
 
     def await_ready(self):
