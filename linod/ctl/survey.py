@@ -177,12 +177,33 @@ def read(archive: Archive, now: datetime) -> Records:
 def history_of(site: HostSite) -> Iterator[Archive]:
     """The history of a site, whose user can have written anything there. Raises HistoryError."""
     try:
-        with Archive(site.state) as archive:
+        with open_history(site.state) as archive:
             yield archive
     except LinodError:
         raise
     except MISTAKES as error:
         raise HistoryError(f"The history {site.state} holds what linod has not written: {error}.") from None
+
+
+def open_history(state: Path) -> Archive:
+    try:
+        with rights_of_owner(state):
+            return Archive(state)
+    except OSError as error:
+        raise HistoryError(f"The history {state} cannot be read by its owner: {error.strerror}.") from None
+
+
+@contextmanager
+def rights_of_owner(path: Path) -> Iterator[None]:
+    """Let root do no more for a while than to whom a path belongs: SQLite gives away what it opens as root."""
+    if os.geteuid() != 0 or not path.exists():
+        yield
+        return
+    os.seteuid(path.stat().st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def known_tasks(archive: Archive) -> list[KnownTask]:

@@ -214,6 +214,25 @@ if os.geteuid() == 0:  # others may not know who has locked what
         code, out, err = host.call(capsys, "remove", "bad")
         assert (code, err) == (0, "")
 
+    @pytest.mark.claim("S4")
+    @pytest.mark.parametrize("name", [f"{FILE}-wal", f"{FILE}-shm"])
+    def test_what_root_reads_a_history_with_is_given_to_nobody(name):
+        """SQLite, as root, gives the files beside a database to its owner, whatever else they are called."""
+        with CtlHost.open_to_all() as host:
+            host.add("bad")
+            host.remember("bad", [task("ping")])
+            state, precious = host.var / "bad", host.path / "precious"
+            with closing(sqlite3.connect(state / FILE)) as writer:
+                writer.execute("BEGIN IMMEDIATE")  # as long as it is open, the others are there
+                own(state, *state.iterdir())
+                assert "ping" in host.spawn("list", "bad").stdout
+                (state / name).unlink()
+                precious.write_text("precious")
+                precious.chmod(0o600)
+                os.link(precious, state / name)
+                host.spawn("list", "bad")
+                assert (precious.stat().st_uid, precious.read_text()) == (0, "precious")
+
     @pytest.mark.claim("S5")
     def test_a_child_that_its_user_has_stopped_is_not_waited_for(monkeypatch):
         monkeypatch.setattr(accounts, "PATIENCE", 0.3)
