@@ -7,8 +7,8 @@ import sqlite3
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from ..archive import COLUMNS, PauseRecord, run_from_row
-from ..instants import from_micros
+from ..archive import COLUMNS, PauseRecord, pause_from_row, run_from_row
+from ..instants import EPOCH, from_micros
 from ..runs import Run
 from ..task import Task
 from .marks import MARK_SLOTS, Mark, sum_of
@@ -74,9 +74,14 @@ class Past:
 
 
 def read_past(db: sqlite3.Connection) -> Past:
-    """All that a new daemon must know of the time before."""
+    """All that a new daemon must know of the time before.
+
+    Raises TypeError, ValueError or OverflowError for what linod has not written: SQLite keeps anything.
+    """
     past = Past()
     for id, task, since, accounted in db.execute("SELECT id, task, since, accounted FROM tasks"):
+        if not isinstance(id, str):
+            raise TypeError(f"a task is {id!r:.50}")
         past.tasks[id] = Known(
             task=read_task(task),
             since=from_micros(since),
@@ -92,23 +97,25 @@ def read_past(db: sqlite3.Connection) -> Past:
     past.pauses = read_pauses(db)
     highest = "SELECT ifnull(max(id), 0), ifnull(max(lap), 0), max(due) FROM runs"
     past.last_id, past.lap, latest_due = db.execute(highest).fetchone()
+    if not isinstance(past.lap, int):
+        raise TypeError(f"a lap is {past.lap!r:.50}")
     past.latest_due = None if latest_due is None else from_micros(latest_due)
     return past
 
 
 def read_task(text: str) -> Task | None:
     try:
-        return Task.from_dict(json.loads(text))
-    except (ValueError, KeyError, TypeError):
+        task = Task.from_dict(json.loads(text))
+        task.schedule.next(EPOCH)  # what cannot be computed is found here
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    return task
 
 
 def read_pauses(db: sqlite3.Connection) -> dict[str, PauseRecord]:
     """What is paused, by the task's id."""
-    rows = db.execute("SELECT task, since, reason, by FROM pauses")
-    return {
-        task: PauseRecord(task=task, since=from_micros(since), reason=reason, by=by) for task, since, reason, by in rows
-    }
+    pauses = map(pause_from_row, db.execute("SELECT task, since, reason, by FROM pauses"))
+    return {pause.task: pause for pause in pauses}
 
 
 def read_labels(db: sqlite3.Connection) -> dict[str, str]:

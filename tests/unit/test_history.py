@@ -626,6 +626,42 @@ def test_a_damaged_file_is_put_aside(
     assert aside.read_bytes() == broken
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "UPDATE runs SET outcome = 'x'",
+        "UPDATE runs SET peak_memory = ''",
+        "UPDATE runs SET lap = 'x'",
+        "UPDATE tasks SET since = 'x'",
+        "UPDATE tasks SET id = NULL",
+        "INSERT INTO pauses VALUES ('', 0, x'ff', '')",
+    ],
+)
+def test_a_file_with_what_linod_has_not_written_is_put_aside(
+    history: SqliteHistory, tmp_path: Path, open_history: Open, script: str
+) -> None:
+    history.know(task(), 0, NOON, None)
+    history.save(run(1))
+    assert history.close(PATIENCE)
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        db.executescript(script)
+    again = open_history()
+    assert not again.past().tasks
+    again.claim(run(1), durable=True)
+    assert answers(again, 1) == {1: True}
+    assert list(tmp_path.glob(f"{FILE}.damaged-*"))
+
+
+def test_a_description_that_is_too_deep_is_none(history: SqliteHistory, tmp_path: Path, open_history: Open) -> None:
+    history.know(task(), 0, NOON, None)
+    assert history.close(PATIENCE)
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        db.execute("UPDATE tasks SET task = ?", ("[" * 100_000,))
+        db.commit()
+    [known] = open_history().past().tasks.values()
+    assert known.task is None
+
+
 def test_an_empty_file_is_a_new_history(tmp_path: Path, open_history: Open) -> None:
     (tmp_path / FILE).touch()
     assert open_history().past().last_id == 0
