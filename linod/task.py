@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from . import schedules
 from .errors import DeclarationError
+from .instants import EPOCH
 from .schedules.elapsed import LONGEST
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ class Task:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Task:
-        return cls(
+        """Raises KeyError, TypeError or ValueError for what no task of this version looks like."""
+        task = cls(
             id=data["id"],
             label=data["label"],
             text=data["text"],
@@ -109,6 +111,19 @@ class Task:
             overridden=tuple(data.get("overridden", ())),  # history has tasks from before there were overrides
             declared=data.get("declared", ""),
         )
+        for text in (task.id, task.label, task.text, task.source, task.declared, *task.tags, *task.overridden):
+            if not isinstance(text, str):
+                raise TypeError("A task has a text that is none.")
+        if not (task.id and task.id.isprintable() and task.label and task.label.isprintable()):
+            raise ValueError("A task has no name.")
+        return task
+
+    @classmethod
+    def plannable(cls, data: Mapping[str, Any]) -> Task:
+        """The same for one that has been placed on its site; also raises ValueError where it has no due times yet."""
+        task = cls.from_dict(data)
+        task.schedule.next(EPOCH)  # what cannot be computed is found here
+        return task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,9 +11,9 @@ import json
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
+from .annotations import item_types, plain_types
 from .errors import WireError
 from .runs import Outcome
 
@@ -21,6 +21,7 @@ VERSION = 2
 LARGEST = 160_000  # bytes of one packet; Linux takes 212,992 by default, its own overhead included
 BATCH = 60_000  # bytes of tasks in one message, about
 MOST_FDS = 3
+LARGEST_NUMBER = 2**53  # of what is measured; each is whole for SQLite, and for every reader of JSON
 
 
 # daemon -> fork server
@@ -79,6 +80,9 @@ class Forked:
     serial: int
     pid: int
 
+    def __post_init__(self) -> None:
+        require_process(self.pid)
+
 
 @dataclass(kw_only=True)
 class NotForked:
@@ -102,6 +106,9 @@ class Hello:
 
     pid: int
     memory: int  # KiB resident
+
+    def __post_init__(self) -> None:
+        require_process(self.pid)
 
 
 @dataclass(kw_only=True)
@@ -129,6 +136,9 @@ class Ended:
 
     def __post_init__(self) -> None:
         Outcome(self.outcome)  # a ValueError if it is none
+        for name in ("cpu", "peak_memory", "memory"):
+            if not 0 <= getattr(self, name) < LARGEST_NUMBER:  # written so that it refuses NaN as well
+                raise ValueError(f"{name} is {getattr(self, name)!r:.50}")
 
 
 # daemon -> worker
@@ -291,18 +301,21 @@ Message = (
     | Wrote
     | Done
 )
+
+
+def require_process(pid: int) -> None:
+    """Raises ValueError for what a signal would take for a whole group, or for every process there is."""
+    if pid <= 1:
+        raise ValueError(f"pid {pid}")
+
+
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
-def _plain_types(annotation: Any) -> tuple[type[Any], ...]:
-    """What isinstance understands of an annotation: JSON has no other numbers, lists and dictionaries."""
-    parts = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    types = [get_origin(part) or part for part in parts]
-    return (*types, int) if float in types else tuple(types)
-
-
 _TYPES = {
-    name: {field: _plain_types(annotation) for field, annotation in get_type_hints(kind).items()}
+    name: {
+        field: (plain_types(annotation), item_types(annotation)) for field, annotation in get_type_hints(kind).items()
+    }
     for name, kind in _KINDS.items()
 }
 
@@ -377,9 +390,10 @@ def decode(packet: bytes) -> Message:
     try:
         kind, fields = _decode(packet.decode())
         message: Message = _KINDS[kind](**fields)
-        for name, types in _TYPES[kind].items():
-            if not isinstance(getattr(message, name), types):
-                raise TypeError(f"{name} is not {types}")
+        for name, (types, items) in _TYPES[kind].items():
+            value = getattr(message, name)
+            if not isinstance(value, types) or (items and not all(isinstance(each, items) for each in value)):
+                raise TypeError(f"{name} is another kind of value")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WireError(f"This is no message of linod: {packet[:80]!r} ({error})") from None
+        raise WireError(f"This is no message of linod: {packet[:80]!r} ({error!r:.200})") from None
     return message

@@ -162,7 +162,7 @@ class Answers:
         if self._running.closing:
             return caller.refuse("the daemon is about to stop")
         try:
-            tasks = [Task.from_dict(task) for task in request.tasks]
+            tasks = [Task.plannable(task) for task in request.tasks]
         except (KeyError, TypeError, ValueError) as error:
             return caller.refuse(f"this is no task of linod: {error!r}")
         self._reporter.site_changed(self._plan.amend(tasks, request.gone))

@@ -227,7 +227,7 @@ class ForkServers:
         """A fork server is ready: it replaces the one before."""
         try:
             require_same_version(message)
-            tasks, settings = list(map(Task.from_dict, told)), Settings(**message.settings)
+            tasks, settings = list(map(Task.plannable, told)), Settings.from_mapping(message.settings)
         except (KeyError, TypeError, ValueError, LinodError) as error:
             server.kill()
             reason = (

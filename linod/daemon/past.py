@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from ..archive import COLUMNS, PauseRecord, pause_from_row, run_from_row
-from ..instants import EPOCH, from_micros
+from ..instants import from_micros
 from ..runs import Run
 from ..task import Task
 from .marks import MARK_SLOTS, Mark, sum_of
@@ -105,11 +105,9 @@ def read_past(db: sqlite3.Connection) -> Past:
 
 def read_task(text: str) -> Task | None:
     try:
-        task = Task.from_dict(json.loads(text))
-        task.schedule.next(EPOCH)  # what cannot be computed is found here
+        return Task.plannable(json.loads(text))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return task
 
 
 def read_pauses(db: sqlite3.Connection) -> dict[str, PauseRecord]:

@@ -98,6 +98,8 @@ class Until(Adjusted, kind="until"):
                 f"until={self.end} can't be meant: an end lies between the years 1970 and 9999.",
                 "Write a later one, or leave out until= where there is none.",
             )
+        if self.zone is not None:
+            zone_named(self.zone)
         if self.end.tzinfo is not None:
             object.__setattr__(self, "end", self.end.astimezone(UTC))
 
@@ -132,6 +134,10 @@ class Since(Adjusted, kind="since"):
 
     start: datetime
 
+    def __post_init__(self) -> None:
+        if self.start.tzinfo is None:
+            raise DeclarationError(f"A start needs its time zone, unlike {self.start}.")
+
     def as_dict(self) -> dict[str, Any]:
         return super().as_dict() | {"start": self.start.isoformat()}
 
@@ -160,6 +166,8 @@ class OnDays(Adjusted, kind="on-days"):
     def __post_init__(self) -> None:
         if not self.weekdays or not set(self.weekdays) <= set(range(7)):
             raise DeclarationError(f"{self.weekdays} are not days of the week.", "Write 0 for Monday to 6 for Sunday.")
+        if self.zone is not None:
+            zone_named(self.zone)
 
     def placed(self, zone: str, seed: str) -> Self:
         return replace(super().placed(zone, seed), zone=self.zone or zone)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Self
+from functools import cache
+from typing import Any, ClassVar, Self, get_type_hints
 from zlib import crc32
+
+from ..annotations import plain_types
 
 KINDS: dict[str, type[Schedule]] = {}
 
@@ -71,6 +74,12 @@ class Schedule(ABC):
     def _from_plain(cls, values: dict[str, Any]) -> Self:
         return cls(**values)
 
+    def _require_types(self) -> None:
+        """Raises TypeError where a field is not what it is declared to be."""
+        for name, types in _types_of(type(self)).items():
+            if not isinstance(getattr(self, name), types):
+                raise TypeError(f"{name} is {getattr(self, name)!r:.100}")
+
     @abstractmethod
     def _next(self, after: datetime) -> datetime | None:
         """`next` for an instant in UTC; an OverflowError stands for None."""
@@ -85,14 +94,24 @@ class Schedule(ABC):
 
 def from_dict(values: dict[str, Any]) -> Schedule:
     """The schedule that `as_dict` described. Raises ValueError for what no schedule of this version looks like."""
+    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
+        raise ValueError("This is no schedule of this version of linod.")
     plain = dict(values)
-    kind = plain.pop("kind", None)
+    kind = plain.pop("kind")
     if kind not in KINDS:
-        raise ValueError(f"There is no schedule of kind {kind!r} in this version of linod.")
+        raise ValueError(f"There is no schedule of kind {kind!r:.100} in this version of linod.")
     try:
-        return KINDS[kind]._from_plain(plain)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"This is no {kind} of this version of linod: {values}") from error
+        schedule = KINDS[kind]._from_plain(plain)
+        schedule._require_types()
+    except (KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"This is no {kind} of this version of linod: {error!r:.200}") from error
+    return schedule
+
+
+@cache
+def _types_of(kind: type[Schedule]) -> dict[str, tuple[type[Any], ...]]:
+    hints = get_type_hints(kind)
+    return {field.name: plain_types(hints[field.name]) for field in fields(kind)}
 
 
 def draw(*lot: object) -> float:

@@ -17,6 +17,8 @@ from .local import LocalSchedule
 SOME_DAY = datetime(2001, 1, 1)  # where the look at an expression's due times begins; any day would do
 # croniter reads H and R as random values: the due times would be others in each process.
 RANDOM_FIELD = re.compile(r"(^|[\s,])[hr]([\s,(/]|$)", re.IGNORECASE)
+# One value, written as a range: croniter reads it as all values, or none, depending on its version.
+RANGE_OF_ONE = re.compile(r"(?<![\w-])(\w+)-\1(?:/\d+)?(?![\w/-])")
 EXAMPLE = 'Write the five fields minute, hour, day, month and weekday, as in cron="5 4 * * mon", or "@daily".'
 
 
@@ -68,7 +70,7 @@ def check_expression(expression: str) -> str:
     if not isinstance(expression, str):
         raise DeclarationError(f"cron={expression!r} is not a text.", EXAMPLE)
     fields = expression.split()
-    words = " ".join(fields)
+    words = RANGE_OF_ONE.sub(r"\1", " ".join(fields))
     if len(fields) != 5 and not words.startswith("@"):
         raise DeclarationError(f"cron={expression!r} has {len(fields)} fields, not five.", EXAMPLE)
     if RANDOM_FIELD.search(words):

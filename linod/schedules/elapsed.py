@@ -27,6 +27,12 @@ def check_span(seconds: float) -> None:
         )
 
 
+def check_spread(spread: int, every: int) -> None:
+    """Refuse, with a DeclarationError, distances that vary by more than leaves them in their order."""
+    if not 0 <= spread < every:
+        raise DeclarationError(f"Every {every} units cannot be spread over {spread} of them.", "Write a smaller one.")
+
+
 @dataclass(frozen=True)
 class Interval(Schedule, kind="interval"):
     """Every so many seconds, on a grid that is anchored at the Unix epoch plus a phase.
@@ -40,6 +46,8 @@ class Interval(Schedule, kind="interval"):
 
     def __post_init__(self) -> None:
         check_span(self.seconds)
+        if self.phase is not None and not 0 <= self.phase < self.seconds:
+            raise DeclarationError(f"A phase of {self.phase} seconds is not within {self.seconds} seconds.")
 
     @property
     def period(self) -> float:
@@ -88,6 +96,9 @@ class ClockGrid(Schedule, kind="clock-grid"):
 
     def __post_init__(self) -> None:
         check_span(self.every * self.unit)
+        if self.unit <= 0 or not 0 <= self.offset < self.unit:
+            raise DeclarationError(f"{self.offset} seconds are not within a unit of {self.unit} seconds.")
+        check_spread(self.spread, self.every)
         if self.zone is not None:
             zone_named(self.zone)
 

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from ..errors import DeclarationError
 from .base import Schedule, draw_index
-from .elapsed import check_span
+from .elapsed import check_span, check_spread
 from .zones import first_instant, latest_shown, zone_named
 
 FIRST_MONDAY = date(1, 1, 1)  # days and weeks are counted from here
@@ -83,6 +83,7 @@ class WallClock(LocalSchedule, kind="wall-clock"):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_span(self._block_days * 86400)
+        check_spread(self.spread, self.every)
         if not self.times:
             raise DeclarationError("The list of times of day is empty.", 'Write for example at=["08:00", "20:00"].')
         if not set(self.weekdays) <= set(range(7)):

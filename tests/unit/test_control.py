@@ -342,7 +342,7 @@ def test_who_sends_garbage_is_hung_up_on(room: Room, open_: ExitStack, packet: b
     assert not room.requests and not room.callers()
 
 
-@pytest.mark.parametrize("message", [Hello(pid=1, memory=1), Ended(run=1, outcome="failed"), Done()])
+@pytest.mark.parametrize("message", [Hello(pid=7, memory=1), Ended(run=1, outcome="failed"), Done()])
 def test_who_says_what_a_caller_has_no_business_to_say_is_hung_up_on(
     room: Room, open_: ExitStack, message: object
 ) -> None:

@@ -499,9 +499,46 @@ def test_cron_looks_back_over_29_february() -> None:
     assert Cron("0 12 * 2 *", zone="UTC").previous(instant("2024-06-01")) == instant("2024-02-29 12:00")
 
 
+def test_a_range_of_one_value_is_that_value() -> None:
+    schedule = Cron("5-5 20-20/2 * jan-jan mon-mon", zone="UTC")
+    assert schedule.expression == "5 20 * jan mon"
+    assert Cron("1-15 5-5,7 * * 1-1", zone="UTC").expression == "1-15 5,7 * * 1"
+    assert schedule.next(instant("2026-01-01")) == instant("2026-01-05 20:05")
+
+
 @pytest.mark.parametrize("values", [{}, {"kind": "moon"}, {"kind": "interval"}, {"kind": "interval", "minutes": 5}])
 def test_values_of_another_version_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="version of linod"):
+        from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        {"kind": []},
+        {"kind": "interval", "seconds": 5, "phase": "0"},
+        {"kind": "interval", "seconds": 5, "phase": float("nan")},
+        {"kind": "interval", "seconds": 5, "phase": -1},
+        {"kind": "clock-grid", "unit": -60, "offset": 0, "every": -1},
+        {"kind": "clock-grid", "unit": 60, "offset": 60},
+        {"kind": "wall-clock", "times": ["12:00"], "weekdays": [], "every": 2, "spread": 2},
+        {"kind": "wall-clock", "times": ["12:00"], "weekdays": [], "every": 1.5},
+        {"kind": "on-days", "weekdays": [1], "zone": "Mars/Olympus", "base": {"kind": "interval", "seconds": 60}},
+        {"kind": "since", "start": "2026-01-01", "base": {"kind": "interval", "seconds": 60}},
+    ],
+)
+def test_values_that_no_schedule_has_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        from_dict(values)
+
+
+def test_a_schedule_within_too_many_others_is_refused() -> None:
+    end = {"kind": "until", "end": "2030-01-01T00:00:00+00:00", "zone": None}
+    values: dict[str, object] = {"kind": "interval", "seconds": 60}
+    for _ in range(5000):
+        values = end | {"base": values}
+    with pytest.raises(ValueError, match="This is no until"):
         from_dict(values)
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linod
-from linod import DeclarationError, dd, task
+from linod import DeclarationError, dd, schedules, task
 from linod.task import LONGEST_RETRY_DELAY, Policies, Task, declarations, declare_job
 
 
@@ -472,3 +472,27 @@ def test_even_a_thousandth_retry_has_a_delay() -> None:
 
 def test_progress_does_nothing_where_nobody_listens() -> None:
     linod.progress(1, 2, "half")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": None},
+        {"id": []},
+        {"id": ""},
+        {"id": "\ud800"},
+        {"label": 5},
+        {"label": "a\nb"},
+        {"text": None},
+        {"source": {}},
+        {"tags": [[]]},
+        {"overridden": [5]},
+        {"declared": 1.5},
+        {"schedule": {"kind": "interval", "seconds": 10, "phase": None}},
+    ],
+)
+def test_values_that_no_task_on_a_site_has_are_refused(change: dict[str, Any]) -> None:
+    plain = Task(id="a.f", label="f", text="", schedule=schedules.Interval(10, 1.0)).as_dict()
+    assert Task.plannable(plain)
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        Task.plannable(plain | change)

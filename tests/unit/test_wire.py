@@ -21,6 +21,7 @@ from linod.wire import (
     Begin,
     Ended,
     Fork,
+    Forked,
     Hello,
     Message,
     NotLoaded,
@@ -52,6 +53,9 @@ def messages() -> st.SearchStrategy[Any]:
         fields = {name: VALUES[type_] for name, type_ in kind.__annotations__.items()}
         if kind is Ended:
             fields["outcome"] = st.sampled_from(list(Outcome))
+            fields |= {"cpu": st.floats(0, 1e9), "peak_memory": st.integers(0, 2**40), "memory": st.integers(0, 2**40)}
+        if kind in (Hello, Forked):
+            fields["pid"] = st.integers(2, 2**31)
         return st.builds(kind, **fields)
 
     return st.one_of(*map(of, get_args(Message)))
@@ -180,6 +184,29 @@ def test_garbage_is_an_error_of_the_wire(packet: bytes, ends: tuple[socket.socke
         receive(other)
 
 
+@pytest.mark.parametrize(
+    "measured", [{"cpu": float("inf")}, {"cpu": float("nan")}, {"cpu": -1.0}, {"peak_memory": 10**30}, {"memory": -1}]
+)
+def test_what_is_measured_can_be_kept(measured: dict[str, float]) -> None:
+    """History would be taken for damaged, and put aside at the next start."""
+    with pytest.raises(WireError, match="no message of linod"):
+        wire.decode(json.dumps(["Ended", {"run": 1, "outcome": "failed"} | measured]).encode())
+
+
+def test_what_is_in_a_list_is_of_its_kind() -> None:
+    for said in (["Amend", {"tasks": [], "gone": [[]]}], ["Tasks", {"tasks": ["x"]}]):
+        with pytest.raises(WireError, match="no message of linod"):
+            wire.decode(json.dumps(said).encode())
+
+
+@pytest.mark.parametrize("pid", [1, 0, -1])
+def test_no_worker_is_what_a_signal_takes_for_many(pid: int) -> None:
+    """A kill of the group 1 would be one of all processes."""
+    for said in (["Hello", {"pid": pid, "memory": 1}], ["Forked", {"serial": 1, "pid": pid}]):
+        with pytest.raises(WireError, match="no message of linod"):
+            wire.decode(json.dumps(said).encode())
+
+
 def test_a_packet_that_is_cut_off_is_garbage(ends: tuple[socket.socket, socket.socket]) -> None:
     one, other = ends
     one.send(json.dumps(["Begin", {"run": 1, "task": "x" * LARGEST}]).encode())
@@ -231,9 +258,9 @@ def test_descriptors_come_along_and_are_not_inherited(ends: tuple[socket.socket,
 def test_descriptors_that_nobody_asked_for_are_closed(ends: tuple[socket.socket, socket.socket]) -> None:
     one, other = ends
     reading, writing = os.pipe()
-    send(one, Hello(pid=1, memory=1), [writing])
+    send(one, Hello(pid=7, memory=1), [writing])
     os.close(writing)
-    assert receive(other) == Hello(pid=1, memory=1)
+    assert receive(other) == Hello(pid=7, memory=1)
     assert os.read(reading, 1) == b"", "no copy of the writing end is left"
     os.close(reading)
 
