@@ -2,7 +2,7 @@
 # How: tests/set-up. Environments are made in .venv and .venvs, everything else below build.
 
 DURATION ?= 60
-# Of a storm; the seed is drawn, and printed, where none is given. FAULTS: the names of those that shall be drawn from.
+# Of a storm, of load; the seed of a storm is drawn, and printed, where none is given. FAULTS: the names of those that shall be drawn from.
 MINUTES ?= 10
 SEED =
 FAULTS =
@@ -42,10 +42,11 @@ help:
 	@echo 'make package        the tests of the Debian packages, likewise'
 	@echo 'make bench          measure, beside other schedulers and beside Lino on its sites'
 	@echo 'make chaos          let all go wrong that can (MINUTES=10 SEED=... FAULTS="...") and see what becomes of each due time'
+	@echo 'make load           10,000 tasks, 200 due each second, for MINUTES=10: nothing is missed, memory is flat'
 	@echo 'make dev            prepare .venv for a developer'
 	@echo 'make deb            build the Debian packages into dist'
 	@echo 'make install        put it where a package would, below DESTDIR'
-	@echo 'make release-check  make test, the long tests, five storms, autopkgtest, piuparts, promtool, and the wheel'
+	@echo 'make release-check  make test, the long tests, five storms, load, autopkgtest, piuparts, promtool, and the wheel'
 	@echo 'make clean          remove what these made'
 
 demo:
@@ -107,6 +108,10 @@ bench: .venv
 chaos: .venv
 	@$(storm) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
 
+load: .venv
+	$(say) '10,000 tasks for $(MINUTES) minutes'
+	@$(python) -m tests.benchmarks.load --minutes $(MINUTES)
+
 dev: .venv
 	@echo 'Ready. Begin with: . .venv/bin/activate'
 
@@ -115,6 +120,7 @@ release-check: test
 	@LINOD_SOAK=10 $(python) $(pytest) --timeout=7200 -m slow tests/integration
 	$(say) 'five storms of half an hour'
 	@for number in 1 2 3 4 5; do $(storm) --minutes 30 || exit; done
+	@$(MAKE) --no-print-directory load
 	$(say) 'the long tests of the Debian packages, with autopkgtest and piuparts'
 	@$(as_root) $(python) $(booted) --timeout=1200 -m slow tests/package
 	@tests/set-up prometheus
@@ -169,4 +175,4 @@ quiet_say = echo; echo "== $$(date +%H:%M:%S)"
 say = @$(quiet_say)
 
 .NOTPARALLEL:
-.PHONY: help demo test check unit integration compatibility test-lino system package bench chaos dev deb install install-library install-host release-check clean .venv
+.PHONY: help demo test check unit integration compatibility test-lino system package bench chaos load dev deb install install-library install-host release-check clean .venv
