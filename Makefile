@@ -2,7 +2,8 @@
 # How: tests/set-up. Environments are made in .venv and .venvs, everything else below build.
 
 DURATION ?= 60
-# Of a storm, of load; the seed of a storm is drawn, and printed, where none is given. FAULTS: the names of those that shall be drawn from.
+# Of a storm, of load, and of each target of fuzz. The seed of a storm is drawn, and printed, where none is given.
+# FAULTS: the names of those that shall be drawn from.
 MINUTES ?= 10
 SEED =
 FAULTS =
@@ -33,7 +34,7 @@ booted = $(pytest) -p no:cacheprovider --numprocesses=2 --dist=loadgroup
 
 help:
 	@echo 'make demo           run six tasks of a demo site, with mail to a real server (DURATION=60, 0: until Ctrl-C)'
-	@echo 'make test           everything that must pass: all of the following but bench'
+	@echo 'make test           everything that must pass: all of the following but bench, chaos, fuzz and load'
 	@echo 'make check          ruff and mypy'
 	@echo 'make unit           the unit tests, in seconds'
 	@echo 'make integration    the integration tests, on Django $(DJANGO)'
@@ -42,11 +43,12 @@ help:
 	@echo 'make package        the tests of the Debian packages, likewise'
 	@echo 'make bench          measure, beside other schedulers and beside Lino on its sites'
 	@echo 'make chaos          let all go wrong that can (MINUTES=10 SEED=... FAULTS="...") and see what becomes of each due time'
+	@echo 'make fuzz           try what nobody thought of, MINUTES=10 for each target'
 	@echo 'make load           10,000 tasks, 200 due each second, for MINUTES=10: nothing is missed, memory is flat'
 	@echo 'make dev            prepare .venv for a developer'
 	@echo 'make deb            build the Debian packages into dist'
 	@echo 'make install        put it where a package would, below DESTDIR'
-	@echo 'make release-check  make test, the long tests, five storms, load, autopkgtest, piuparts, promtool, and the wheel'
+	@echo 'make release-check  make test, the long tests, five storms, load, fuzz, autopkgtest, piuparts, promtool, and the wheel'
 	@echo 'make clean          remove what these made'
 
 demo:
@@ -72,6 +74,7 @@ check: .venv
 unit: .venv
 	$(say) 'unit tests'
 	@$(python) $(pytest) --numprocesses=2 tests/unit
+	@$(python) $(pytest) --numprocesses=2 tests/fuzz
 
 integration: .venv
 	$(say) 'integration tests with Django $(DJANGO)'
@@ -108,6 +111,10 @@ bench: .venv
 chaos: .venv
 	@$(storm) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
 
+fuzz: .venv
+	$(say) 'fuzzing, $(MINUTES) minutes for each target'
+	@$(python) -m tests.fuzz --minutes $(MINUTES)
+
 load: .venv
 	$(say) '10,000 tasks for $(MINUTES) minutes'
 	@$(python) -m tests.benchmarks.load --minutes $(MINUTES)
@@ -120,7 +127,7 @@ release-check: test
 	@LINOD_SOAK=10 $(python) $(pytest) --timeout=7200 -m slow tests/integration
 	$(say) 'five storms of half an hour'
 	@for number in 1 2 3 4 5; do $(storm) --minutes 30 || exit; done
-	@$(MAKE) --no-print-directory load
+	@$(MAKE) --no-print-directory load fuzz
 	$(say) 'the long tests of the Debian packages, with autopkgtest and piuparts'
 	@$(as_root) $(python) $(booted) --timeout=1200 -m slow tests/package
 	@tests/set-up prometheus
@@ -175,4 +182,4 @@ quiet_say = echo; echo "== $$(date +%H:%M:%S)"
 say = @$(quiet_say)
 
 .NOTPARALLEL:
-.PHONY: help demo test check unit integration compatibility test-lino system package bench chaos load dev deb install install-library install-host release-check clean .venv
+.PHONY: help demo test check unit integration compatibility test-lino system package bench chaos fuzz load dev deb install install-library install-host release-check clean .venv
