@@ -27,6 +27,7 @@ CatchUp = Literal["once", "none", "all"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 LONGEST_RETRY_DELAY = 86400.0
+RETRY_JITTER = 0.25  # of the delay: so much longer it is at most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +39,7 @@ class Policies:
     overlap: Overlap = "skip"  # what happens when it is due while its previous run is alive
     catch_up: CatchUp = "once"  # what happens to due times that passed while no daemon ran
     retries: int = 0  # how often a run that failed, crashed or timed out is tried again
-    retry_delay: float = 60.0  # before the first retry; doubles with each further one
+    retry_delay: float = 60.0  # before the first retry; doubles with each further one; up to a quarter longer
     lock: str | None = None  # tasks with the same lock never run at the same time
     rerun_lost: bool = False  # safe to repeat: run again when nobody saw the end
     fresh: bool = False  # a process of its own for every run
@@ -61,12 +62,15 @@ class Policies:
         for name in ("lock", "renamed_from"):
             require_name(name, getattr(self, name))
 
-    def retry_after(self, attempt: int) -> float | None:
-        """Seconds to wait before the next try when this attempt (1 is the first) went wrong; None: give up."""
+    def retry_after(self, attempt: int, share: float = 0.0) -> float | None:
+        """Seconds to wait before the next try when this attempt (1 is the first) went wrong; None: give up.
+
+        `share`, from 0 to 1, is how much of the jitter is added: tasks that fail together shall not return together.
+        """
         if attempt > self.retries:
             return None
         doubled = min(attempt - 1, 64)  # more would be beyond what a float can hold
-        return min(self.retry_delay * 2.0**doubled, LONGEST_RETRY_DELAY)
+        return min(self.retry_delay * 2.0**doubled, LONGEST_RETRY_DELAY) * (1 + RETRY_JITTER * share)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

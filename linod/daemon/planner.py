@@ -161,7 +161,9 @@ def retry_delay(task: Task, run: Run) -> float | None:
         return None
     if run.trigger is Trigger.MANUAL:
         return None  # whoever asked for it sees that, and decides
-    return task.policies.retry_after(run.attempt)
+    # The same each time it is computed, so that a daemon that was restarted keeps to it.
+    share = zlib.crc32(f"{run.task} {run.due} {run.attempt}".encode()) / 2**32
+    return task.policies.retry_after(run.attempt, share)
 
 
 def resumed_retry(task: Task, run: Run, *, since: datetime, now: datetime) -> float | None:

@@ -29,8 +29,8 @@ from linod.daemon.planner import (
 )
 from linod.runs import Outcome, Run
 from linod.schedules import Cron, Interval, Schedule, Until, WallClock
+from linod.task import RETRY_JITTER, Overlap, Policies, Task
 from linod.task import CatchUp as CatchUpPolicy
-from linod.task import Overlap, Policies, Task
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=seconds) for seconds in (1, 60, 3600, 86400))
@@ -250,4 +250,16 @@ def test_catch_up_is_spread_over_a_minute_after_a_boot_only() -> None:
 )
 def test_a_run_that_went_wrong_is_tried_again(outcome: Outcome, attempt: int, delay: float | None) -> None:
     run = Run(id=1, task="app.tasks.work", due=NOON, outcome=outcome, attempt=attempt)
-    assert retry_delay(task(retries=2), run) == delay
+    found = retry_delay(task(retries=2), run)
+    if delay is None:
+        assert found is None
+    else:
+        assert found is not None and delay <= found <= delay * (1 + RETRY_JITTER)
+
+
+def test_tasks_that_fail_together_are_not_tried_again_together() -> None:
+    runs = [Run(id=1, task=f"app.tasks.work{n}", due=NOON, outcome=Outcome.FAILED) for n in range(100)]
+    delays = [retry_delay(task(retries=1), run) or 0.0 for run in runs]
+    assert delays == [retry_delay(task(retries=1), run) for run in runs], "a daemon that is restarted keeps to them"
+    quarters = {int((delay - 60) / (60 * RETRY_JITTER) * 4) for delay in delays}
+    assert quarters == {0, 1, 2, 3}, "they are spread over all of the jitter"
