@@ -25,7 +25,7 @@ def draw_task(random, now, number):
 
 def draw_schedule(random, now):
     """When it is due. No two drawn intervals have a due time in common."""
-    kind = random.choices(["often", "sometimes", "jittered", "cron", "at"], [8, 4, 1, 2, 1])[0]
+    kind = random.choices(["often", "sometimes", "jittered", "cron", "at"], [12, 3, 1, 1, 1])[0]
     match kind:
         case "often":
             return {"every": round(random.uniform(0.3, 5), 3)}
@@ -49,7 +49,7 @@ def draw_policies(random):
         "catch_up": random.choice(["once", "once", "none", "all"]),
         "retries": random.choice([0, 0, 1, 2]),
         "retry_delay": round(random.uniform(0.2, 3), 2),
-        "lock": random.choice([None, None, None, *LOCKS]),
+        "lock": random.choice([None, None, *LOCKS]),
         "rerun_lost": random.random() < 0.4,
         "fresh": random.random() < 0.2,
     }

@@ -40,7 +40,8 @@ class Model:
     def __init__(self):
         self.stretches = defaultdict(list)  # of each task, the last one last
         self.wanted = {}
-        self._highest = {}  # until when due times of a task are accounted for, where the clock was set back since
+        # Of each task, where the clock was set back: what it showed at most, and the last due time surely seen to.
+        self._highest, self._accounted = {}, {}
         self._leaps = []  # when the clock was set forward since, and what it showed then
         self._spans = defaultdict(list)  # when each task was wanted, by the monotonic clock
 
@@ -60,8 +61,9 @@ class Model:
                 self._spans[task][-1][1] = monotonic
             if after:
                 self._highest.pop(task, None)
+                self._accounted.pop(task, None)
                 if not before and accounted and (latest := accounted[task]) and latest > now:
-                    self._highest[task] = latest
+                    self._highest[task] = self._accounted[task] = latest
                 must_from = self._surely_after(task, after, now)
                 self.stretches[task].append(Stretch(after, may_from=since, must_from=must_from))
                 self._spans[task].append([monotonic, inf])
@@ -73,16 +75,16 @@ class Model:
             self._leaps.append((before, after))
             return
         for task, schedule in self.wanted.items():
+            stretch, last = self.stretches[task][-1], schedule.previous(before)
             self._end(task, since=before, now=before)
-            highest = self._highest[task] = max(self._highest.get(task, before), before)
-            # A time on the wall that has come already does not come again.
-            may_from = highest if schedule.follows_the_wall else after
-            must_from = self._surely_after(task, schedule, after)
-            self.stretches[task].append(Stretch(schedule, may_from=may_from, must_from=must_from))
+            if last and stretch.must_from < last <= stretch.must_to:
+                self._accounted[task] = max(last, self._accounted.get(task, last))
+            self._highest[task] = max(before, self._highest.get(task, before))
+            self._go_on(task, schedule, after, must_from=self._surely_after(task, schedule, after))
         self._leaps.clear()
 
     def daemon_ended(self, now):
-        """Its successor does not know which intervals came again after the clock was set back."""
+        """Its successor does not know which due times came after the clock was set back."""
         for task, schedule in self.wanted.items():
             if self.is_set_back(task, now) and not schedule.follows_the_wall:
                 self._end(task, since=now, now=now)
@@ -115,6 +117,12 @@ class Model:
                 limits[1] += 1
                 due = schedule.next(due)
         return bounds
+
+    def _go_on(self, task, schedule, now, *, must_from):
+        """A task is still wanted, now that the clock was set back."""
+        # A time on the wall that has come already does not come again.
+        may_from = max(now, self._accounted.get(task, now)) if schedule.follows_the_wall else now
+        self.stretches[task].append(Stretch(schedule, may_from=may_from, must_from=must_from))
 
     def _end(self, task, *, since, now, slack=SLACK):
         """Between these instants the daemon has let go of a task."""
