@@ -4,18 +4,18 @@ from datetime import timedelta
 
 from tests.support.site import ZONE
 
-from .bodies import BODIES
+from .bodies import BODIES, naps, waits
 
 LOCKS = ("ledger", "printer")
 
 
 def draw_tasks(random, now):
     """A dozen tasks or two, each with a schedule, policies and a body of its own."""
-    return [draw_task(random, now, number) for number in range(random.randint(12, 25))]
+    return [draw_task(random, now, number) for number in range(random.randint(15, 25))]
 
 
 def draw_task(random, now, number):
-    body = random.choice(BODIES).__name__
+    body = random.choice((*BODIES, naps, waits)).__name__
     return {
         "name": f"{body}-{number}",
         "body": body,
@@ -28,7 +28,7 @@ def draw_schedule(random, now):
     kind = random.choices(["often", "sometimes", "jittered", "cron", "at"], [12, 3, 1, 1, 1])[0]
     match kind:
         case "often":
-            return {"every": round(random.uniform(0.3, 5), 3)}
+            return {"every": round(random.uniform(0.3, 4), 3)}
         case "sometimes":
             return {"every": round(random.uniform(10, 90), 3)}
         case "jittered":

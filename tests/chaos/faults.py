@@ -293,10 +293,16 @@ class SetClockForward:
 
 
 class SetClockBack:
+    """Somebody sets it wrong; mostly that is noticed soon."""
+
     name = "set-clock-back"
 
     def strike(self, world, random):
-        world.set_clock(-timedelta(seconds=random.choice([1.5, 8, 60, 600, 3600]) * random.uniform(0.7, 1.3)))
+        by = timedelta(seconds=random.choice([1.5, 8, 60, 600, 3600]) * random.uniform(0.7, 1.3))
+        world.set_clock(-by)
+        time.sleep(random.uniform(0, 5))
+        if random.random() < 0.7:
+            world.set_clock(by)
 
 
 FAULTS: list[Fault] = [
