@@ -196,14 +196,21 @@ def open_history(state: Path) -> Archive:
 @contextmanager
 def rights_of_owner(path: Path) -> Iterator[None]:
     """Let root do no more for a while than to whom a path belongs: SQLite gives away what it opens as root."""
-    if os.geteuid() != 0 or not path.exists():
-        yield
-        return
-    os.seteuid(path.stat().st_uid)
+    changed = os.geteuid() == 0 and path.exists() and became(path.stat().st_uid)
     try:
         yield
     finally:
-        os.seteuid(0)
+        if changed:
+            os.seteuid(0)
+
+
+def became(uid: int) -> bool:
+    """Become a user, until root is again what this process is. False where a unit has taken this right from root."""
+    try:
+        os.seteuid(uid)
+    except PermissionError:
+        return False  # and with it the right to give files away
+    return True
 
 
 def known_tasks(archive: Archive) -> list[KnownTask]:
@@ -239,14 +246,12 @@ def why_broken(site: HostSite) -> str:
 def who_runs(state: Path) -> tuple[int | None, datetime | None]:
     """The process that holds the lock of a site, and since when."""
     from ..daemon.lock import is_alive, open_to_look, read_holder
-    from ..linux import has_locked
 
     if (fd := open_to_look(state)) is None:
         return None, None
     try:
         holder, file = read_holder(fd), os.fstat(fd)
-        # Its user may have written any pid there; root can see whether that is true.
-        if is_alive(holder) and (os.geteuid() != 0 or has_locked(holder[0], file)):
+        if is_alive(holder) and is_true(holder[0], file):
             # No clock has been set to times that datetime doesn't know, but a file may.
             return holder[0], datetime.fromtimestamp(min(max(file.st_mtime, 0), time.time()), UTC)
     except OSError:
@@ -254,6 +259,16 @@ def who_runs(state: Path) -> tuple[int | None, datetime | None]:
     finally:
         os.close(fd)
     return None, None
+
+
+def is_true(pid: int, lock: os.stat_result) -> bool:
+    """Whether a process has locked a file, in which its user may name any. Who may not know must believe it."""
+    from ..linux import has_locked
+
+    try:
+        return has_locked(pid, lock)
+    except PermissionError:
+        return True
 
 
 def memory_of(pid: int) -> int | None:

@@ -56,6 +56,7 @@ CANARY = re.compile("canary-of-[a-z-]+")
 COMMANDS = (
     *("sites", "list secrets", "history secrets", "history secrets --failed", "why secrets every_secret"),
     *("status secrets", "check secrets", "logs secrets", "run secrets every_secret", "add --scan /srv"),
+    *("metrics secrets", "metrics secrets --format prometheus"),
 )
 
 
