@@ -301,22 +301,20 @@ class SqliteHistory:
 
     def _write_batch(self, batch: Batch) -> set[int]:
         """Write a batch, into a new file where the old one is damaged. The claims that were refused."""
-        db = self._file.ready()
-        self._marks.keep()
         try:
-            refused = self._write_rows(db, batch)
+            refused = self._write_rows(batch)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-            refused = self._write_rows(self._file.begin_anew(str(error)), batch)
+            self._file.begin_anew(str(error))
+            refused = self._write_rows(batch)
         self._file.written()
+        self._marks.keep()
         return refused
 
-    def _write_rows(self, db: sqlite3.Connection, batch: Batch) -> set[int]:
+    def _write_rows(self, batch: Batch) -> set[int]:
         """Write it in one transaction. The claims that were refused: another daemon has that due time."""
-        refused = set[int]()
-        db.execute(f"PRAGMA synchronous = {'FULL' if batch.durable else 'NORMAL'}")
-        db.execute("BEGIN IMMEDIATE")
+        db, refused = self._file.begin(durable=batch.durable), set[int]()
         try:
             for statement, values in batch.statements:
                 db.execute(statement, values)

@@ -70,9 +70,7 @@ class HistoryFile:
         try:
             if self._db is None:
                 return self._open()
-            if look(self.path) != self._seen:
-                return self._look_closer(self._db)
-            return self._db
+            return self._db if self.is_as_left() else self._look_closer(self._db)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
@@ -86,6 +84,20 @@ class HistoryFile:
             raise
         except (sqlite3.DatabaseError, TypeError, ValueError, OverflowError) as error:
             return reader(self.begin_anew(str(error)))
+
+    def begin(self, *, durable: bool) -> sqlite3.Connection:
+        """Begin a transaction; `durable`: its end waits until all is on the disk itself."""
+        while True:
+            db = self.ready()
+            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            db.execute("BEGIN IMMEDIATE")
+            if self.is_as_left():
+                return db
+            db.execute("ROLLBACK")  # somebody has written there while we waited
+
+    def is_as_left(self) -> bool:
+        """Whether nobody else has written there."""
+        return look(self.path) == self._seen
 
     def written(self) -> None:
         """Remember how the file is left: after each transaction."""

@@ -162,6 +162,19 @@ def test_damage_that_is_found_while_writing_is_no_trouble(history: SqliteHistory
     assert rows(state) == [102]
 
 
+def test_damage_while_it_waits_for_others_who_write_is_noticed(history: SqliteHistory, state: Path) -> None:
+    with closing(sqlite3.connect(state / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        history.claim(run(102), durable=False)
+        history.turn_finished()
+        until(lambda: history._writing.claims == [102])
+        fill_with_garbage(state)
+        other.execute("ROLLBACK")
+        assert answers(history, 1) == {102: True}
+    assert [renewal.harm for renewal in history.renewals()] == [Harm.DAMAGED]
+    assert rows(state) == [102]
+
+
 def test_two_that_are_put_aside_within_a_second_are_two(history: SqliteHistory, state: Path) -> None:
     for id in (102, 103):
         fill_with_garbage(state)
