@@ -19,6 +19,7 @@ from linod.errors import EXIT_TRY_LATER, LinodError
 from linod.wire import Ask, Cancel, Pause, Refused, Reload, Resume, RunNow, encode
 
 from .drawing import draw_schedule, draw_task
+from .resources import RESOURCES
 from .world import World
 
 
@@ -327,6 +328,7 @@ FAULTS: list[Fault] = [
     Garbage(),
     SetClockForward(),
     SetClockBack(),
+    *RESOURCES,
 ]
 
 

@@ -110,6 +110,7 @@ class World:
         self.tasks, self.declared = [], {}  # now, and ever by their names
         self.strikes = []  # what has happened to it, with its time
         self.complaints = []
+        self._remembered = {}  # runs that have ended, of a history that was damaged since
         self.lives = []  # of daemons, with the times at which they were frozen
         self._numbers = 0
         self._settled = None  # the life at which it was settled last
@@ -260,8 +261,12 @@ class World:
     def runs(self):
         """All runs in history, in the order of their claims, and those claims that did not become any."""
         with self.site.history() as archive:
-            runs = {run.id: run for run in archive.runs(limit=10**9)}
-            return sorted((runs | {run.id: run for run in archive.unfinished()}).values(), key=lambda run: run.id)
+            runs = {run.id: run for run in [*archive.runs(limit=10**9), *archive.unfinished()]}
+        return sorted((self._remembered | runs).values(), key=lambda run: run.id)
+
+    def remember(self):
+        """History is about to be damaged: keep what only it knows. What goes on, the daemon knows as well."""
+        self._remembered = {run.id: run for run in self.runs() if run.outcome}
 
     def processes(self):
         """The processes that belong to it."""
