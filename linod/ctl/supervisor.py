@@ -202,12 +202,15 @@ def program_from(path: Path, line: int, section: str, values: Mapping[str, str |
 
     if not values.get("command"):
         return None
+    directory = value("directory", "/")
+    if not directory.startswith("/"):
+        raise Unusable(f"has a directory that depends on where supervisord was started: {directory}")
     return Program(
         name=name,
         path=path,
         line=line,
         command=value("command"),
-        directory=value("directory", "/"),
+        directory=directory,
         user=value("user"),
         username=value("username"),
         username_line=line_of(text, section, "username") if "username" in values else 0,

@@ -65,6 +65,12 @@ def plan(conf_dir, user=None):
 # The two forms in use, and others
 
 
+def test_a_directory_that_depends_on_supervisord_is_no_place_for_a_site(conf_dir):
+    found = read(conf_dir, odd="[program:linod]\ncommand = python manage.py linod\ndirectory = srv/prj\n")
+    [trouble] = found.troubles
+    assert not found.jobs and "depends on where supervisord was started: srv/prj" in str(trouble)
+
+
 def test_a_script_is_followed_to_its_manage_py(conf_dir, tmp_path):
     script = tmp_path / "prj" / "linod.sh"
     script.parent.mkdir()
