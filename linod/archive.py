@@ -30,7 +30,7 @@ from .totals import SCHEMA as TOTALS
 
 FILE = "history.sqlite3"
 ASIDE = re.compile(re.escape(FILE) + r"\.(damaged|replaced)-[0-9T]+(-[0-9]+)?")
-VERSION = 4
+VERSION = 5
 COUNTED = 4  # the version since which there are totals
 PATIENCE = 10.0  # seconds to wait for another connection's lock, and for a statement of a face
 # SQLite's codes for a file that is not, or not wholly, what it has written.
@@ -86,13 +86,33 @@ WENT_WRONG = "outcome IN ('failed', 'timed_out', 'crashed', 'lost')"
 WHEN = "coalesce(ended, started, due)"
 FAILURES = f"CREATE INDEX runs_bad ON runs ({WHEN}, task) WHERE {WENT_WRONG};"
 
+ALERTS = """
+CREATE TABLE troubles (
+    task TEXT NOT NULL,               -- its id
+    trouble TEXT NOT NULL,            -- what people know of it: that it is failing, late or stuck
+    since INTEGER NOT NULL,
+    PRIMARY KEY (task, trouble)
+);
+CREATE TABLE untold (
+    number INTEGER PRIMARY KEY,
+    channels TEXT NOT NULL,           -- by which people are still to be told, with a blank between them
+    alert TEXT NOT NULL               -- as JSON
+);
+CREATE TABLE told (
+    channel TEXT PRIMARY KEY,
+    since INTEGER NOT NULL,           -- when people were last told something by it
+    number INTEGER NOT NULL           -- of the latest alert
+);
+"""
+
 # What brings a history from each version to the next; the first one makes a new file.
-STEPS = (SCHEMA, PAUSES, FAILURES, TOTALS)
+STEPS = (SCHEMA, PAUSES, FAILURES, TOTALS, ALERTS)
 
 COLUMNS = tuple(field.name for field in fields(Run))
 INSTANTS = ("due", "started", "ended")
 TEXTS = ("reason", "traceback", "output")
 HAPPENED = "(started IS NOT NULL OR outcome IS NOT NULL)"
+ATTEMPTS = "SELECT outcome, started, due FROM runs WHERE task = ? AND outcome <> 'skipped' ORDER BY id DESC LIMIT ?"
 values_of = attrgetter(*COLUMNS)
 INSTANTS_AT = [COLUMNS.index(name) for name in INSTANTS]
 TEXTS_AT = [COLUMNS.index(name) for name in TEXTS]
@@ -279,14 +299,8 @@ class Archive:
 
     def streak(self, task: str, limit: int = 10_000) -> Streak:
         """How many of a task's last runs went wrong in a row; counting stops at a limit."""
-        attempts = "SELECT outcome, started, due FROM runs WHERE task = ? AND outcome <> 'skipped'"
-        count, since = 0, None
         with self._only_ours():
-            for outcome, started, due in self._rows(f"{attempts} ORDER BY id DESC LIMIT ?", [task, limit]):
-                if not Outcome(outcome).bad:
-                    break
-                count, since = count + 1, started or due
-            return Streak(count=count, since=None if since is None else instant(since))
+            return streak_in(self._rows(ATTEMPTS, [task, limit]))
 
     @property
     def counted(self) -> bool:
@@ -347,6 +361,23 @@ class Archive:
                 yield row
         except sqlite3.Error as error:
             raise unreadable(self.path, error) from None
+
+
+def streak_of(db: sqlite3.Connection, task: str, limit: int = 10_000) -> Streak:
+    """The same of a history that is open for writing."""
+    return streak_in(db.execute(ATTEMPTS, (task, limit)))
+
+
+def streak_in(rows: Iterator[Any]) -> Streak:
+    """How many of these attempts, the newest first, went wrong in a row. One that was cancelled says nothing."""
+    count, since = 0, None
+    for outcome, started, due in rows:
+        if Outcome(outcome) is Outcome.CANCELLED:
+            continue
+        if not Outcome(outcome).bad:
+            break
+        count, since = count + 1, started or due
+    return Streak(count=count, since=None if since is None else instant(since))
 
 
 def row_from_run(run: Run) -> list[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from . import web
 from .errors import ConfigurationError
 
 AT_LEAST_ONE = ("max_parallel", "max_running", "recycle_runs", "load_timeout", "keep_runs", "keep_days")
@@ -33,6 +34,12 @@ class Settings:
     drain_timeout: float = 50.0  # for running tasks to end after a stop was asked for
     pause_after: int = 0  # runs of a task that went wrong in a row: then it is paused; 0: it goes on
 
+    # Who is told what
+    alert_tasks: bool = True  # people are told when a task fails, is late or stuck, and when it is well again
+    alert_url: str = ""  # the address that is told as well. A secret: the daemon knows its host only
+    alert_every: float = 300.0  # from one mail about tasks to the next; what happens meanwhile is in that one
+    late_after: float = 300.0  # a run that begins later than this is told; 0: never
+
     # What is kept in history
     keep_runs: int = 1000  # of each task,
     keep_days: int = 30  # and none older than this,
@@ -56,6 +63,10 @@ class Settings:
             check_type(name, value, f"LINOD[{name!r}]")
         return cls(**given)
 
+    def as_dict(self) -> dict[str, Any]:
+        """For the daemon, which needs no secrets."""
+        return {**vars(self), "alert_url": self.alert_url and web.shown(self.alert_url)}
+
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Settings)}
 
@@ -77,7 +88,12 @@ def check_value(name: str, value: Any, said: str) -> None:
     if name == "log_runs":
         if value not in ("changes", "all"):
             raise ConfigurationError(f"{said} = {value!r}.", "Write 'changes' or 'all'.")
-    elif name != "fork_server":
+    elif name == "alert_url":
+        if value and not web.is_url(value):
+            raise ConfigurationError(
+                f"{said} is no address on the web.", "Write it in ASCII, as in 'https://example.org/hook'."
+            )
+    elif not isinstance(DEFAULTS[name], bool):
         least = 1 if name in AT_LEAST_ONE else 0
         if not least <= value <= LARGEST:  # written so that it refuses NaN as well
             raise ConfigurationError(

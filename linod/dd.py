@@ -30,6 +30,9 @@ class Options(TypedDict, total=False):
     fresh: bool
     enabled: bool
     renamed_from: str | None
+    late_after: float | None
+    stuck_after: float | None
+    ping: str | None
 
 
 def schedule_often(every: float | timedelta | str = 10, **options: Unpack[Options]) -> Callable[[Function], Function]:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from . import schedules
+from . import schedules, web
 from .errors import DeclarationError
 from .instants import EPOCH
 from .schedules.elapsed import LONGEST
@@ -45,6 +45,9 @@ class Policies:
     fresh: bool = False  # a process of its own for every run
     enabled: bool = True
     renamed_from: str | None = None  # its former id, whose history it takes over
+    late_after: float | None = None  # a run that begins later than this is told; 0: never; None: as the site wants it
+    stuck_after: float | None = None  # a run that goes on for longer is told
+    ping: str | None = None  # the address that is called for each run. A secret: the daemon knows its host only
 
     def __post_init__(self) -> None:
         require_seconds("timeout", self.timeout, above=0)
@@ -61,6 +64,14 @@ class Policies:
                 raise DeclarationError(f"{name}={getattr(self, name)!r} is neither True nor False.")
         for name in ("lock", "renamed_from"):
             require_name(name, getattr(self, name))
+        if self.late_after is not None:
+            require_seconds("late_after", self.late_after)
+        if self.stuck_after is not None:
+            require_seconds("stuck_after", self.stuck_after, above=0)
+        if self.ping is not None and not web.is_url(self.ping):
+            raise DeclarationError(
+                "ping= is no address on the web.", 'Write it in ASCII, as in ping="https://hc.example/uuid".'
+            )
 
     def retry_after(self, attempt: int, share: float = 0.0) -> float | None:
         """Seconds to wait before the next try when this attempt (1 is the first) went wrong; None: give up.
@@ -71,6 +82,10 @@ class Policies:
             return None
         doubled = min(attempt - 1, 64)  # more would be beyond what a float can hold
         return min(self.retry_delay * 2.0**doubled, LONGEST_RETRY_DELAY) * (1 + RETRY_JITTER * share)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the daemon, history and faces, which need no secrets."""
+        return {**asdict(self), "ping": self.ping and web.shown(self.ping)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +109,7 @@ class Task:
             "label": self.label,
             "text": self.text,
             "schedule": self.schedule.as_dict(),
-            "policies": asdict(self.policies),
+            "policies": self.policies.as_dict(),
             "source": self.source,
             "tags": list(self.tags),
             "overridden": list(self.overridden),
@@ -218,6 +233,9 @@ def task(
     fresh: bool = False,
     enabled: bool = True,
     renamed_from: str | None = None,
+    late_after: float | None = None,
+    stuck_after: float | None = None,
+    ping: str | None = None,
 ) -> Callable[[Function], Function]:
     """Declare the function below as a background task; the function itself stays as it is.
 
@@ -244,6 +262,9 @@ def task(
         fresh=fresh,
         enabled=enabled,
         renamed_from=renamed_from,
+        late_after=late_after,
+        stuck_after=stuck_after,
+        ping=ping,
     )
     tags = tuple(sorted(map(str, job.tags))) if job is not None else ()
 

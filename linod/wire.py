@@ -17,7 +17,8 @@ from .annotations import item_types, plain_types
 from .errors import WireError
 from .runs import Outcome
 
-VERSION = 2
+VERSION = 3
+SENDER = "sender"  # the companion that tells people of tasks
 LARGEST = 160_000  # bytes of one packet; Linux takes 212,992 by default, its own overhead included
 BATCH = 60_000  # bytes of tasks in one message, about
 MOST_FDS = 3
@@ -62,6 +63,7 @@ class Loaded:
     complaints: list[str] = field(default_factory=list)  # what the administrator overrides in vain
     mail: dict[str, Any] = field(default_factory=dict)  # how the site sends mail to its administrators
     companions: list[str] = field(default_factory=list)  # processes of the site that shall always be there
+    channels: list[str] = field(default_factory=list)  # by which people are told of tasks: mail, url, signal
 
 
 @dataclass(kw_only=True)
@@ -150,6 +152,40 @@ class Begin:
 
     run: int
     task: str
+
+
+# daemon -> the sender, a process of the site that tells people and other programs; each is answered with Told
+
+
+@dataclass(kw_only=True)
+class Tell:
+    """Tell what has changed about tasks, by one channel."""
+
+    errand: int
+    channel: str  # mail, url or signal
+    alerts: list[dict[str, Any]]  # as alert/task.py has them
+    more: int = 0  # how many did not fit
+
+
+@dataclass(kw_only=True)
+class Call:
+    """Call the address that a task names as its ping."""
+
+    errand: int
+    task: str
+    moment: str  # start, success or fail
+    text: str = ""  # what is sent along
+
+
+# sender -> daemon
+
+
+@dataclass(kw_only=True)
+class Told:
+    """An errand is done, or why not."""
+
+    errand: int
+    problem: str = ""
 
 
 # a command typed beside the daemon -> daemon
@@ -287,6 +323,9 @@ Message = (
     | Progress
     | Ended
     | Begin
+    | Tell
+    | Call
+    | Told
     | Visit
     | Refused
     | Ask

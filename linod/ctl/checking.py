@@ -249,8 +249,15 @@ def place_of(site: HostSite) -> Place:
 
 def load(place: Place, account: Account, environment: Mapping[str, str]) -> dict[str, Any]:
     """Let a site's own interpreter load it, as its user, and return what it tells of itself. Raises LinodError."""
-    answer = apart.listen(place.command("check"), account, environment, place.directory, LOADING)
-    told = told_in(answer)
+    return ask_site("check", place, account, environment, is_description)
+
+
+def ask_site(
+    mode: str, place: Place, account: Account, environment: Mapping[str, str], is_good: Callable[[Any], bool]
+) -> dict[str, Any]:
+    """Let a site's own interpreter load it, as its user, and do something; what it tells, if that is good."""
+    answer = apart.listen(place.command(mode), account, environment, place.directory, LOADING)
+    told = told_in(answer, is_good)
     if told is None:
         raise LinodError(f"{place.python} died while loading the site: {answer.last_words or 'it said nothing.'}")
     if problem := told.get("problem"):
@@ -258,7 +265,7 @@ def load(place: Place, account: Account, environment: Mapping[str, str]) -> dict
     return told
 
 
-def told_in(answer: apart.Answer) -> dict[str, Any] | None:
+def told_in(answer: apart.Answer, is_good: Callable[[Any], bool]) -> dict[str, Any] | None:
     """What `site.look` tells; None where it is not that. The site's code may have written there as well."""
     try:
         told = json.loads(answer.text)
@@ -267,6 +274,11 @@ def told_in(answer: apart.Answer) -> dict[str, Any] | None:
     match told:
         case {"problem": str()}:
             return {"problem": told["problem"]}
+    return told if is_good(told) else None
+
+
+def is_description(told: Any) -> bool:
+    match told:
         case {"uses_linod": bool(), "tasks": [*tasks], "complaints": [*complaints]}:
-            return told if all(isinstance(text, str) for text in (*tasks, *complaints)) else None
-    return None
+            return all(isinstance(text, str) for text in (*tasks, *complaints))
+    return False

@@ -61,6 +61,7 @@ COMMANDS = {
     "reload": ("asking", "ReloadCommand", "let a daemon load its site anew"),
     "status": ("monitoring", "Status", "one line and an exit code for a monitoring system"),
     "metrics": ("metrics", "MetricsCommand", "tell how all sites are in figures, for Prometheus"),
+    "alert-test": ("trying", "AlertTest", "try whether people would be told of a task that fails"),
     "logs": ("logs", "Logs", "show the journal of a site or a task"),
     "exec": ("executing", "Exec", "call a site's manage.py as the site's user"),
     "import-supervisor": ("importing", "ImportSupervisor", "move sites that supervisor runs to their units, or back"),

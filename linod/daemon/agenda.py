@@ -37,6 +37,7 @@ class LiveRun:
     verdict: Outcome | None = None  # why we are ending it
     verdict_reason: str = ""
     timeout: Timer | None = None
+    stuck: Timer | None = None
     progress: str = ""
 
     @property
@@ -68,6 +69,7 @@ class Entry:
     last_outcome: Outcome | None = None
     last_reason: str = ""
     failures: int = 0  # in a row
+    failing_since: datetime | None = None  # when the first of these began
 
 
 class Agenda:

@@ -5,16 +5,18 @@ That is enough to run nothing twice after the next start. What ran before is los
 
 from __future__ import annotations
 
+from .alerting import Alerting
 from .history import History
 from .plan import Plan
 from .running import Running
 
 
-def tell_all(history: History, plan: Plan, running: Running) -> None:
-    """Have history know the tasks, the pauses, what is claimed and what runs."""
+def tell_all(history: History, plan: Plan, running: Running, alerting: Alerting) -> None:
+    """Have history know the tasks, the pauses, what is claimed and what runs, and what people are told."""
     for entry in plan.entries.values():
         history.know(entry.task, entry.position, entry.since, entry.accounted)
     for pause in plan.pauses.values():
         history.pause(pause)
     for live in [*plan.not_begun(set(plan.entries.values())), *running.live.values()]:
         history.save(live.run)
+    history.write_together(alerting.statements())

@@ -35,7 +35,7 @@ from .clock import monotonic, now
 from .historyfile import HistoryFile, Renewal
 from .marks import MARK_SLOTS, MARKS, Marks
 from .past import Past, read_past
-from .statements import ACCOUNT, PRUNE, UPSERT, pausing, resuming
+from .statements import ACCOUNT, PRUNE, UPSERT, Statement, pausing, resuming
 
 MOST_UNWRITTEN = MARK_SLOTS // 2  # runs begun but not written: with more, marks could overwrite each other
 PRUNE_EVERY = 600.0  # seconds
@@ -65,6 +65,7 @@ class History(Protocol):
     def started_for_sure(self, run: Run) -> bool: ...
     def save(self, run: Run) -> None: ...
     def withdraw(self, run: Run) -> None: ...
+    def write_together(self, statements: list[Statement]) -> None: ...
     def account(self, run: Run) -> None: ...
     def turn_finished(self) -> None: ...
     def fileno(self) -> int: ...
@@ -136,6 +137,7 @@ class SqliteHistory:
     def forget(self, task: str) -> None:
         """Let go of a task that is declared no more; its runs stay until they are too old."""
         self._put_statement("DELETE FROM tasks WHERE id = ?", (task,))
+        self._put_statement("DELETE FROM troubles WHERE task = ?", (task,))
 
     def rename(self, old: str, new: str) -> None:
         """Give a task and its runs a new id."""
@@ -144,6 +146,7 @@ class SqliteHistory:
         self._put_statement("UPDATE OR REPLACE pauses SET task = ? WHERE task = ?", (new, old))
         for statement in totals.RENAME:
             self._put_statement(statement, (new, old))
+        self._put_statement("UPDATE OR REPLACE troubles SET task = ? WHERE task = ?", (new, old))
 
     def pause(self, pause: PauseRecord) -> None:
         """Remember that a task, or the whole site, is paused."""
@@ -195,6 +198,10 @@ class SqliteHistory:
         self._turn.runs[run.id] = row_from_run(run)
         if run.trigger is not Trigger.MANUAL:
             self._turn.account(run.task, to_micros(run.due))
+
+    def write_together(self, statements: list[Statement]) -> None:
+        """Have statements of statements.py written in one transaction."""
+        self._turn.statements += statements
 
     def turn_finished(self) -> None:
         """Have written what has gathered in one turn of the loop: all of it in one transaction, or nothing of it."""

@@ -21,6 +21,7 @@ from ..launch import Launch, clean_environment
 from ..linux import boot_id
 from ..task import Policies, Task
 from ..wire import Loaded
+from .alerting import Alerting
 from .anew import tell_all
 from .answers import Answers
 from .clock import Timer, Timers, WallClock, monotonic, now
@@ -34,6 +35,7 @@ from .reporter import Reporter, short_clock
 from .running import Running
 from .signals import Signals
 from .status import StatusLine, describe
+from .teller import FAREWELL, ONCE_FAREWELL
 from .workers import Workers
 
 # Seconds. Whoever stops a whole process group often signals its leader too: that is one wish, not two.
@@ -54,8 +56,10 @@ class Daemon:
         self.wall_clock = WallClock()
         self.signals = Signals()
         self.plan = Plan(history, reporter, self.boot, once=launch.once)
-        self.running = Running(self.plan, history, self.timers, reporter)
+        self.alerting = Alerting(history, self.timers, reporter)
+        self.running = Running(self.plan, history, self.timers, reporter, self.alerting)
         self.workers = self.running.workers = Workers(self.selector, self.timers, lock, self.running)
+        self.alerting.teller.workers = self.workers
         self.loading = Loading(launch, self, self.plan, self.workers, reporter, notifier, self.selector, self.timers)
         self.answers = Answers(self.loading, self.plan, self.running, history, reporter)
         self.control = Control(Path(launch.state), self.selector, self.running, self.answers)
@@ -148,7 +152,7 @@ class Daemon:
         for renewal in self.history.renewals():
             self.reporter.history_renewed(renewal)
             if not renewal.is_whole:
-                tell_all(self.history, self.plan, self.running)
+                tell_all(self.history, self.plan, self.running, self.alerting)
             self.control.keep()
         if self.history.taken_over and not self.draining:
             self.reporter.taken_over(self.history.taken_over)
@@ -165,9 +169,11 @@ class Daemon:
     def begin_with(self, tasks: list[Task]) -> None:
         """The site is loaded for the first time: account for the past, and plan."""
         self.plan.adopt(tasks, self.past)
+        self.running.resume(self.past)
         Recovery(
             self.past, self.plan, self.running, self.history, self.reporter, self.boot, once=self.launch.once
         ).account()
+        self.alerting.resume(self.past, self.plan.entries.values())
         self.reporter.site_loaded(len(tasks), self.plan.describe_next())
         # The plan stays; no collection needs to look at it again.
         gc.freeze()
@@ -180,6 +186,7 @@ class Daemon:
 
     def remember(self, loaded: Loaded) -> None:
         """Keep how the site sends mail, for when it cannot be loaded; tell soon that it is back, if it had failed."""
+        self.alerting.use(self.settings, loaded.channels)
         if not self.launch.linked:
             return
         if problem := alert.remember(Path(self.launch.state), loaded.mail):
@@ -234,6 +241,7 @@ class Daemon:
         self.ask_for_time(self.settings.drain_timeout)
         self.loading.end_reload("The daemon is about to stop.")
         self.plan.close()
+        self.alerting.close(self.running.live.values())
         self.running.close()
         self.loading.servers.stop()
         self.timers.after(self.settings.drain_timeout, self.stop_waiting)
@@ -263,7 +271,11 @@ class Daemon:
     def see_whether_all_is_done(self) -> None:
         """Leave when a drain is over; begin one when all that was due once has been run."""
         if self.draining:
+            farewell = ONCE_FAREWELL if self.launch.once else FAREWELL
+            if not self.running.live and self.alerting.say_farewell(farewell):
+                self.notifier.extend(farewell + LAST_WORDS)
             if not self.running.live and not len(self.workers) and not len(self.loading.servers):
                 self.exit_code = 128 + self.killed_by if self.killed_by else 0
         elif self.launch.once and self.loading.loaded_once and self.plan.is_empty() and self.running.is_empty():
+            self.alerting.hurry()
             self.drain()

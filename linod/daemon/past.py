@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from ..archive import COLUMNS, PauseRecord, pause_from_row, run_from_row
+from ..alert.task import TaskAlert
+from ..archive import COLUMNS, WENT_WRONG, WHEN, PauseRecord, Streak, pause_from_row, run_from_row, streak_of
 from ..instants import from_micros
-from ..runs import Run
+from ..runs import Outcome, Run
 from ..task import Task
+from .alerts import Known as KnownTrouble
+from .alerts import Trouble
 from .marks import MARK_SLOTS, Mark, sum_of
 
 # The runs that tell how a task fares. One that is lost has no end, and is not tried again.
@@ -27,13 +31,25 @@ class Known:
 
 
 @dataclass(kw_only=True)
+class PastAlerts:
+    """What people know of the tasks, and what they are still to be told."""
+
+    known: list[KnownTrouble] = field(default_factory=list)
+    untold: list[tuple[TaskAlert, list[str]]] = field(default_factory=list)  # with the channels
+    told: dict[str, datetime] = field(default_factory=dict)  # when people were last told something, by channel
+    last_number: int = 0
+
+
+@dataclass(kw_only=True)
 class Past:
     """What history knows when a daemon begins."""
 
     tasks: dict[str, Known] = field(default_factory=dict)
     unfinished: list[Run] = field(default_factory=list)  # claimed or started, without an outcome
     last_runs: dict[str, Run] = field(default_factory=dict)  # the latest ended run of each task
+    streaks: dict[str, Streak] = field(default_factory=dict)  # of the tasks that go wrong
     pauses: dict[str, PauseRecord] = field(default_factory=dict)  # by the task's id; empty: the whole site
+    alerts: PastAlerts = field(default_factory=lambda: PastAlerts())
     last_id: int = 0
     lap: int = 0
     latest_due: datetime | None = None
@@ -65,6 +81,8 @@ class Past:
         self.tasks[new] = known
         if last := self.last_runs.pop(old, None):
             self.last_runs[new] = last
+        if streak := self.streaks.pop(old, None):
+            self.streaks[new] = streak
         for run in self.unfinished:
             if run.task == old:
                 run.task = new
@@ -93,8 +111,11 @@ def read_past(db: sqlite3.Connection) -> Past:
     last = f"SELECT {columns} FROM runs WHERE task = ? AND {ATTEMPTED} ORDER BY id DESC LIMIT 1"
     for task in past.tasks:
         if row := db.execute(last, (task,)).fetchone():
-            past.last_runs[task] = run_from_row(row)
+            past.last_runs[task] = run = run_from_row(row)
+            if run.outcome is not Outcome.SUCCEEDED and (streak := streak_of(db, task)).count:
+                past.streaks[task] = streak
     past.pauses = read_pauses(db)
+    past.alerts = read_alerts(db)
     highest = "SELECT ifnull(max(id), 0), ifnull(max(lap), 0), max(due) FROM runs"
     past.last_id, past.lap, latest_due = db.execute(highest).fetchone()
     if not isinstance(past.lap, int):
@@ -114,6 +135,26 @@ def read_pauses(db: sqlite3.Connection) -> dict[str, PauseRecord]:
     """What is paused, by the task's id."""
     pauses = map(pause_from_row, db.execute("SELECT task, since, reason, by FROM pauses"))
     return {pause.task: pause for pause in pauses}
+
+
+def read_alerts(db: sqlite3.Connection) -> PastAlerts:
+    """What people know, and are to be told; what this version of linod cannot read is left out."""
+    past = PastAlerts()
+    wrong = f"SELECT count(*) FROM runs WHERE task = ? AND {WENT_WRONG} AND {WHEN} >= ?"
+    for task, trouble, since in db.execute("SELECT task, trouble, since FROM troubles"):
+        with suppress(ValueError):
+            known = KnownTrouble(task=task, trouble=Trouble(trouble), since=from_micros(since))
+            if known.trouble is Trouble.FAILING:
+                (known.times,) = db.execute(wrong, (task, since)).fetchone()
+            past.known.append(known)
+    for number, channels, text in db.execute("SELECT number, channels, alert FROM untold ORDER BY number"):
+        past.last_number = number
+        with suppress(ValueError, TypeError, AttributeError):
+            past.untold.append((TaskAlert.from_mapping(json.loads(text)), channels.split()))
+    for channel, since, number in db.execute("SELECT channel, since, number FROM told"):
+        past.told[channel] = from_micros(since)
+        past.last_number = max(past.last_number, number)
+    return past
 
 
 def read_labels(db: sqlite3.Connection) -> dict[str, str]:

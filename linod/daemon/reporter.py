@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .plan import Changes
 
 HOUR = 3600.0
+MOST_NAMED = 5  # tasks in one line
+TOLD_BY = {"mail": "A mail", "url": "A message to alert_url", "signal": "The signal task_alert"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +59,7 @@ class Reporter:
     all_runs: bool = False
     happened: int = 0  # how much there was to tell, whether it was said or not
     last_failure: tuple[str, Run] | None = None  # of a task, by its label, that hasn't succeeded since
+    _failing: str = ""  # how often that task has gone wrong
     _said_start: set[int] = field(default_factory=set)
 
     # The site
@@ -135,13 +138,13 @@ class Reporter:
     def run_hidden(self, task: Task, run: Run, size: int) -> None:
         self._say("output", f"[{size:,} more bytes; history keeps the last part]", task=task, run=run)
 
-    def run_ended(self, task: Task, run: Run, *, news: bool, failures: int) -> None:
-        """`news`: it went otherwise than last time; `failures`: how many runs in a row went wrong.
+    def run_ended(self, task: Task, run: Run, *, news: bool, failures: int, since: datetime | None = None) -> None:
+        """`news`: it went otherwise than last time; `failures`: how many runs in a row went wrong, `since` when.
 
         A failure that repeats itself is told in one line: the traceback was shown the first time, and history has it.
         """
         self.happened += 1
-        self._note_failure(task.label, run)
+        self._note_failure(task.label, run, failures, since)
         said_start = run.id in self._said_start
         self._said_start.discard(run.id)
         if run.outcome is Outcome.SUCCEEDED:
@@ -151,7 +154,7 @@ class Reporter:
             return
         assert run.outcome is not None
         level = logging.ERROR if run.outcome.bad else logging.WARNING
-        times = f" ({failures} times in a row)" if failures > 1 else ""
+        times = f" ({how_often(failures, since)})" if failures > 1 and run.outcome.bad else ""
         text = f"{task.label} {run.outcome.replace('_', ' ')} after {took(run)}: {run.reason}{times}"
         detail = run.traceback if news or failures <= 1 else ""
         self._say(str(run.outcome), text, level, task=task, run=run, detail=detail)
@@ -193,6 +196,45 @@ class Reporter:
         self._say(
             "refused", f"{task.label}, due at {clock(run.due)}, has been seen to before", logging.WARNING, task=task
         )
+
+    # Telling people
+
+    def told(self, channel: str, tasks: Sequence[str], problem: str) -> None:
+        """`problem`: what went wrong though it was told, as with a receiver of the site."""
+        names = list(dict.fromkeys(tasks))
+        more = f" and {count(len(names) - MOST_NAMED, 'more task')}" if len(names) > MOST_NAMED else ""
+        what = f"{TOLD_BY[channel]} about {', '.join(names[:MOST_NAMED])}{more}"
+        if problem:
+            self._say("not_alerted", f"{what}: {problem}", logging.WARNING)
+        else:
+            self._say("alerted", f"{what} was sent.")
+
+    def not_told(self, channel: str, alerts: int, problem: str) -> None:
+        what = f"{TOLD_BY[channel]} about {count(alerts, 'change')} of tasks could not be sent: {problem}."
+        self._say("not_alerted", f"{what} It is tried again, after longer and longer pauses.", logging.WARNING)
+
+    def run_is_stuck(self, task: Task, run: Run, cause: str) -> None:
+        self._say("stuck", f"{task.label} is stuck: {cause}", logging.ERROR, task=task, run=run)
+
+    def run_is_late(self, task: Task, run: Run, cause: str) -> None:
+        self._say(
+            "late", f"{task.label}, due at {clock(run.due)}, is late: {cause}", logging.WARNING, task=task, run=run
+        )
+
+    def pinged(self, task: Task, problem: str) -> None:
+        address = task.policies.ping or "its address"
+        if problem:
+            text = f"The pings of {task.label} to {address} fail: {problem}. This is said once, until they work again."
+            self._say("ping", text, logging.WARNING, task=task)
+        else:
+            self._say("ping", f"The pings of {task.label} to {address} work again.", task=task)
+
+    def calls_too_slow(self) -> None:
+        text = "Pings take longer than the runs that they tell of. The oldest are left out."
+        self._say("ping", text, logging.WARNING)
+
+    def calls_left_out(self, number: int) -> None:
+        self._say("ping", f"{count(number, 'ping')} had to be left out. Now all are sent again.", logging.WARNING)
 
     # The daemon
 
@@ -264,12 +306,18 @@ class Reporter:
             return ""
         label, run = self.last_failure
         outcome = str(run.outcome).replace("_", " ")
-        return f"{label} {outcome} at {short_clock(run.ended or run.due)}: {run.reason}"
+        times = f" ({self._failing})" if self._failing else ""
+        return f"{label} {outcome} at {short_clock(run.ended or run.due)}: {run.reason}{times}"
 
-    def _note_failure(self, label: str, run: Run) -> None:
+    def task_was_failing(self, task: Task, run: Run, failures: int, since: datetime | None) -> None:
+        """The last run of a task, under the daemon before, went wrong: the status goes on saying so."""
+        self._note_failure(task.label, run, failures, since)
+
+    def _note_failure(self, label: str, run: Run, failures: int = 1, since: datetime | None = None) -> None:
         if run.outcome and run.outcome.bad:
             self.last_failure = label, run
-        elif self.last_failure and self.last_failure[1].task == run.task:
+            self._failing = how_often(failures, since) if failures > 1 else ""
+        elif run.outcome is not Outcome.CANCELLED and self.last_failure and self.last_failure[1].task == run.task:
             self.last_failure = None
 
     def _wants(self, task: Task) -> bool:
@@ -396,6 +444,11 @@ def syslog_priority(level: int) -> int:
 def short_clock(instant: datetime) -> str:
     """An instant for a person, without the day where that is today."""
     return brief_clock(instant, now())
+
+
+def how_often(failures: int, since: datetime | None) -> str:
+    """How long it has gone wrong."""
+    return f"{count(failures, 'time')} in a row" + (f", since {short_clock(since)}" if since else "")
 
 
 def took(run: Run) -> str:

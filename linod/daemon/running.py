@@ -18,10 +18,12 @@ from ..wire import Accepted, Begin, Ended, Progress, Visit
 from ..words import count
 from . import planner
 from .agenda import Capacity, Entry, LiveRun
+from .alerting import Alerting
 from .clock import Timers, monotonic, now
 from .control import Caller
 from .history import History
 from .output import Line
+from .past import Past
 from .pauses import make_pause
 from .plan import Plan
 from .reporter import Reporter
@@ -34,11 +36,13 @@ GONE = "the command that ran it and the daemon lost sight of each other"
 class Running:
     """All runs of a site between their due time and their end."""
 
-    def __init__(self, plan: Plan, history: History, timers: Timers, reporter: Reporter) -> None:
+    def __init__(self, plan: Plan, history: History, timers: Timers, reporter: Reporter, alerting: Alerting) -> None:
         self.live: dict[int, LiveRun] = {}  # those that have begun
         self.waiting: deque[LiveRun] = deque()  # those that may begin as soon as there is room and a worker
         self.workers: Workers  # it tells us of ends, so each needs the other
         self._plan, self._history, self._timers, self._reporter = plan, history, timers, reporter
+        self._alerting = alerting
+        alerting.why_it_waits = self._why_it_waits
         self._locks: dict[str, LiveRun] = {}  # who holds each lock
         self.closing = False
         self.use(Settings())
@@ -51,6 +55,13 @@ class Running:
         )
         for live in self.live.values():
             self._capacity.started(live)
+
+    def resume(self, past: Past) -> None:
+        """Go on counting where the last daemon stopped."""
+        for id, streak in sorted(past.streaks.items(), key=lambda pair: past.last_runs[pair[0]].id):
+            if entry := self._plan.entries.get(id):
+                entry.failures, entry.failing_since = streak.count, streak.since
+                self._reporter.task_was_failing(entry.task, past.last_runs[id], streak.count, streak.since)
 
     # Asked for
 
@@ -79,6 +90,11 @@ class Running:
             return f"{self._capacity.alive} runs are going on already"
         return ""
 
+    def _why_it_waits(self, live: LiveRun) -> str:
+        if live.entry.alive and live not in self.waiting:
+            return "its previous run is still going on"
+        return self._what_is_in_the_way(live.entry) or "there is no worker that could run it"
+
     # Due
 
     def decide(self, live: LiveRun) -> None:
@@ -103,6 +119,8 @@ class Running:
                 self._plan.withdraw(live, reason)  # whoever asked for it is told, and nothing was missed
             case planner.Skip(reason):
                 self._plan.skip(live, reason)
+        if not live.dropped:
+            self._alerting.waits(live)
 
     def _replace(self, live: LiveRun) -> None:
         """End the previous run; this one begins when it has ended."""
@@ -154,6 +172,7 @@ class Running:
         self._capacity.started(live)
         self._history.account(live.run)
         self._reporter.run_started(live.task, live.run)
+        self._alerting.began(live)
         for caller in filter(None, (live.guest, live.asker)):
             caller.tell(Begin(run=live.run.id, task=live.task.id))
 
@@ -199,6 +218,7 @@ class Running:
         if live.verdict is None and live.guest is None:
             self._reporter.run_is_ended(live.task, live.run, reason)
             self.workers.terminate(live, verdict, reason)
+            self._alerting.is_told_to_end(live)
 
     def _time_out(self, live: LiveRun) -> None:
         if not self.workers.has_ended(live):
@@ -221,15 +241,20 @@ class Running:
         if live.asker is not None:
             live.asker.run_ended(run)
         self._judge(entry, run)
+        self._alerting.ended(live)
         self._give_up(entry, run)
         self._follow_up(entry, run)
 
     def _judge(self, entry: Entry, run: Run) -> None:
         """Keep count of failures, and say how it went."""
         news = entry.last_outcome is not None and (run.outcome, run.reason) != (entry.last_outcome, entry.last_reason)
-        entry.failures = entry.failures + 1 if run.outcome and run.outcome.bad else 0
+        if run.outcome is Outcome.SUCCEEDED:
+            entry.failures, entry.failing_since = 0, None
+        elif run.outcome and run.outcome.bad:  # that one was cancelled says nothing about the task
+            entry.failures += 1
+            entry.failing_since = entry.failing_since or run.started
         entry.last_outcome, entry.last_reason = run.outcome, run.reason
-        self._reporter.run_ended(entry.task, run, news=news, failures=entry.failures)
+        self._reporter.run_ended(entry.task, run, news=news, failures=entry.failures, since=entry.failing_since)
 
     def _give_up(self, entry: Entry, run: Run) -> None:
         """Pause a task that has gone wrong so often in a row that the site wants it left alone."""
@@ -239,6 +264,7 @@ class Running:
         pause = make_pause(None, task=entry.task.id, reason=reason, by="linod", now=now())
         self.pause(pause)
         self._reporter.paused(entry.task.label, entry.task, pause)
+        self._alerting.gave_up(entry, run, reason)
 
     def _follow_up(self, entry: Entry, run: Run) -> None:
         """Let the next run of the task begin that waited for this one, or try again."""

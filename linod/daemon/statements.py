@@ -5,11 +5,17 @@ Each statement gives the interpreter's lock away and waits for it again, so ther
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
+from ..alert.task import TaskAlert
 from ..archive import COLUMNS, PauseRecord, storable
 from ..instants import to_micros
+from .alerts import Known
+
+Statement = tuple[str, tuple[Any, ...]]
 
 UPSERT = """
 INSERT INTO runs ({columns})
@@ -39,15 +45,40 @@ DELETE FROM runs WHERE id IN (
 """
 
 
-def pausing(pause: PauseRecord) -> list[tuple[str, tuple[Any, ...]]]:
+def pausing(pause: PauseRecord) -> list[Statement]:
     """The statements that keep a pause."""
     values = (pause.task, to_micros(pause.since), storable(pause.reason), storable(pause.by))
     return [("INSERT OR REPLACE INTO pauses (task, since, reason, by) VALUES (?, ?, ?, ?)", values)]
 
 
-def resuming(task: str, since: datetime) -> list[tuple[str, tuple[Any, ...]]]:
+def resuming(task: str, since: datetime) -> list[Statement]:
     """The statements that end the pause of a task, or of the whole site where it is empty."""
     return [
         ("DELETE FROM pauses WHERE task = ?", (task,)),
         ("UPDATE tasks SET since = ?1 WHERE id = ?2 OR ?2 = ''", (to_micros(since), task)),
     ]
+
+
+def knowing(known: Known) -> Statement:
+    """The statement that keeps a trouble that people know of."""
+    values = (known.task, str(known.trouble), to_micros(known.since))
+    return "INSERT OR REPLACE INTO troubles (task, trouble, since) VALUES (?, ?, ?)", values
+
+
+def knowing_no_more(known: Known) -> Statement:
+    """The statement for one that is over."""
+    return "DELETE FROM troubles WHERE task = ? AND trouble = ?", (known.task, str(known.trouble))
+
+
+def owing(alert: TaskAlert, channels: Collection[str]) -> Statement:
+    """The statement that keeps an alert until people have been told by these channels; with none, it is let go."""
+    if not channels:
+        return "DELETE FROM untold WHERE number = ?", (alert.number,)
+    values = (alert.number, " ".join(channels), json.dumps(alert.as_dict()))
+    return "INSERT OR REPLACE INTO untold (number, channels, alert) VALUES (?, ?, ?)", values
+
+
+def telling(channel: str, since: datetime, number: int) -> Statement:
+    """The statement that keeps when people were told something by a channel, and the number of the latest alert."""
+    values = (channel, to_micros(since), number)
+    return "INSERT OR REPLACE INTO told (channel, since, number) VALUES (?, ?, ?)", values

@@ -19,7 +19,7 @@ from ..conf import Settings
 from ..errors import WireError
 from ..linux import birth, children, descendants
 from ..runs import Outcome
-from ..wire import Begin, Ended, Hello, Message, Progress, pair, receive, send
+from ..wire import SENDER, Begin, Ended, Hello, Message, Progress, Told, pair, receive, send
 from .agenda import LiveRun
 from .children import has_mark, how_it_ended, send_signal, signal_group, writes_to
 from .clock import Timer, Timers, monotonic
@@ -54,6 +54,7 @@ class Worker:
     pipe: int
     server: ForkServer
     companion: str = ""  # the name of one that runs no tasks
+    hears: Callable[[Message | None], None] | None = None  # who is told what it says; None: that it is gone
     pid: int | None = None
     born: int | None = None
     ready: bool = False  # it has said hello
@@ -143,6 +144,26 @@ class Workers:
             self._forget(worker)
         return worker
 
+    def bear_sender(self, hears: Callable[[Message | None], None]) -> Worker | None:
+        """Ask for the process that tells people of tasks; None where there can be none now."""
+        if self.server is None or not self.server.ready:
+            return None
+        try:
+            worker = self._bear(self.server, SENDER)
+        except OSError as error:  # there are no descriptors left
+            self._listener.no_worker(str(error))
+            return None
+        worker.hears = hears
+        return worker if worker.serial in self._all else None
+
+    def say(self, worker: Worker, message: Message) -> bool:
+        """Send it a message; False where that is not possible any more."""
+        try:
+            send(worker.channel, message)
+        except OSError:
+            return False
+        return True
+
     def forked(self, serial: int, pid: int) -> None:
         """The fork server says which pid a worker got."""
         if worker := self._all.get(serial):
@@ -220,6 +241,10 @@ class Workers:
         self._timers.cancel(worker.deadline)
         worker.deadline = self._timers.after(live.task.policies.grace, lambda: self._kill(worker))
 
+    def end(self, worker: Worker) -> None:
+        """End a process that runs no task."""
+        self._kill(worker)
+
     def kill(self, live: LiveRun, verdict: Outcome, reason: str) -> None:
         """End a run at once."""
         if live.worker is not None:
@@ -282,6 +307,10 @@ class Workers:
                     self._timers.cancel(worker.deadline)
                     if not worker.companion:
                         self._make_idle(worker)
+                    elif worker.hears:
+                        worker.hears(message)
+            case Told() if worker.hears:
+                worker.hears(message)
 
     def _close_run(self, worker: Worker) -> None:
         """A run has ended: read what it wrote, tell the listener, decide about the worker."""
@@ -299,7 +328,7 @@ class Workers:
         worker.live = worker.ended = worker.output = live.worker = None
         self._listener.run_ended(live, ended)
         if reason := worker.leaving or ended.retire or self._worn_out(worker, ended):
-            self._dismiss(worker, reason)
+            self.dismiss(worker, reason)
         else:
             self._make_idle(worker)
 
@@ -315,7 +344,7 @@ class Workers:
 
     def _make_idle(self, worker: Worker) -> None:
         if worker.leaving or self._is_old(worker):
-            return self._dismiss(worker, worker.leaving or "its code is old")
+            return self.dismiss(worker, worker.leaving or "its code is old")
         worker.idle_since = monotonic()
         self._idle.append(worker)
         # One deadline for its whole life, put off when it comes: a busy worker is idle thousands of times.
@@ -325,12 +354,12 @@ class Workers:
     def _idle_too_long(self, worker: Worker) -> None:
         rest = worker.idle_since + self.settings.idle_worker - monotonic()
         if worker in self._idle and rest <= 0:
-            self._dismiss(worker, "there is nothing to do")
+            self.dismiss(worker, "there is nothing to do")
         else:
             rest = rest if rest > 0 else self.settings.idle_worker
             worker.idle_check = self._timers.after(rest, lambda: self._idle_too_long(worker))
 
-    def _dismiss(self, worker: Worker, reason: str) -> None:
+    def dismiss(self, worker: Worker, reason: str) -> None:
         """Let a worker leave: it sees the end of its socket. One that doesn't is killed."""
         worker.leaving = reason
         if worker in self._idle:
@@ -346,11 +375,13 @@ class Workers:
         for worker in list(self._all.values()):
             if worker.live is not None:
                 worker.leaving = "the daemon stops"
+            elif worker.hears:
+                pass  # it leaves when its errands are done
             elif worker.pid is None:
                 # The fork server may be gone before it tells its pid. It finds its socket closed.
                 self._forget(worker)
             else:
-                self._dismiss(worker, "the daemon stops")
+                self.dismiss(worker, "the daemon stops")
 
     def renew(self, server: ForkServer, companions: Sequence[str]) -> None:
         """From now on workers come from this fork server; those with old code leave, if need be after their run."""
@@ -361,7 +392,7 @@ class Workers:
             if worker.pid is None:
                 self._forget(worker)  # its fork server is leaving; if it is born yet, it finds its socket closed
             elif worker in self._idle or worker in old.values():
-                self._dismiss(worker, "its code is old")
+                self.dismiss(worker, "its code is old")
         for name in companions:
             self._bear_companion(name)
 
@@ -487,3 +518,5 @@ class Workers:
                 self._selector.unregister(end)
         worker.channel.close()
         os.close(worker.pipe)
+        if worker.hears:
+            worker.hears(None)

@@ -15,7 +15,20 @@ from ..task import Policies
 Check = Callable[[str, Any], Any]
 
 WHEN = ("every", "at", "cron")
-POLICIES = ("enabled", "timeout", "grace", "overlap", "catch_up", "retries", "retry_delay")
+POLICIES = (
+    "enabled",
+    "timeout",
+    "grace",
+    "overlap",
+    "catch_up",
+    "retries",
+    "retry_delay",
+    "late_after",
+    "stuck_after",
+    "ping",
+)
+# What [alert] says of tasks, and the settings of linod that it means.
+TASK_ALERTS = {"tasks": "alert_tasks", "url": "alert_url", "every": "alert_every", "late_after": "late_after"}
 LARGEST = 10**15  # of whatever it is; and Python refuses to print some of the numbers that TOML can write
 
 
@@ -54,6 +67,11 @@ def plain(key: str, value: Any) -> Any:
 
 def setting(key: str, value: Any) -> Any:
     conf.check(key, plain(key, value), key)
+    return value
+
+
+def task_alert(key: str, value: Any) -> Any:
+    conf.check(TASK_ALERTS[key], plain(key, value), key)
     return value
 
 
@@ -118,6 +136,7 @@ ALERT: dict[str, Check] = {
     "password_file": absolute_path,
     "starttls": flag,
     "ssl": flag,
+    **dict.fromkeys(TASK_ALERTS, task_alert),
 }
 TASK: dict[str, Check] = {
     "every": plain,

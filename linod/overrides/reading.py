@@ -10,7 +10,7 @@ from typing import Any
 from .. import conf, schedules, sites
 from ..errors import ConfigurationError
 from . import document
-from .checks import ALERT, POLICIES, TASK, TOP, WHEN, Check, table
+from .checks import ALERT, POLICIES, TASK, TASK_ALERTS, TOP, WHEN, Check, table
 from .document import Document, said_at, shortened
 from .values import Alert, Overrides, TaskOverrides
 
@@ -53,19 +53,21 @@ class Reader:
     def read(self) -> Overrides:
         values = self.document.values
         known = self.table(values, {**TOP, "alert": table, "tasks": table})
+        alert = self.table(known.get("alert", {}), ALERT, "alert")
         return Overrides(
             **{key: known[key] for key in ("python", "settings", "use_linod") if key in known},
-            linod={key: value for key, value in known.items() if key in conf.DEFAULTS},
-            alert=self.alert(known.get("alert", {})),
+            linod={key: value for key, value in known.items() if key in conf.DEFAULTS}
+            | {setting: alert[key] for key, setting in TASK_ALERTS.items() if key in alert},
+            alert=self.alert(alert),
             tasks=tuple(self.tasks(known.get("tasks", {}))),
         )
 
     def alert(self, values: Mapping[str, Any]) -> Alert:
-        known = self.table(values, ALERT, "alert")
-        if known.get("starttls") and known.get("ssl"):
+        if values.get("starttls") and values.get("ssl"):
             with self.noted("alert", "ssl"):
                 raise ConfigurationError("`starttls` and `ssl` don't go together.", "Port 587 usually wants starttls.")
-        return Alert(**{"sender" if key == "from" else key: value for key, value in known.items()})
+        mail = {key: value for key, value in values.items() if key not in TASK_ALERTS}
+        return Alert(**{"sender" if key == "from" else key: value for key, value in mail.items()})
 
     def tasks(self, values: Mapping[str, Any]) -> Iterator[TaskOverrides]:
         for name in values:

@@ -1,4 +1,4 @@
-"""The program that runs in a site's interpreter: `python -P linod/site forkserver|worker|check PLACE SPEAKS`.
+"""The program that runs in a site's interpreter: `python -P linod/site forkserver|worker|check|… PLACE SPEAKS`.
 
 `python -P linod/site manage ARGUMENTS` is `manage.py linod` for a site whose environment has no linod.
 
@@ -26,11 +26,12 @@ def require_same_language(mode: str, speaks: str) -> None:
         f"The site's own linod speaks version {VERSION} of linod's messages, and the daemon of linod {release} version"
         f" {version}. Give the site the daemon's: {sys.executable} -m pip install -U linod=={release}"
     )
-    if mode == "check":
+    asked_by_linodctl = mode in ("check", "alert-test")
+    if asked_by_linodctl:
         print(json.dumps({"problem": reason}))
     else:
         os.write(CHANNEL, json.dumps(["NotLoaded", {"reason": reason, "permanent": True}]).encode())
-    sys.exit(0 if mode == "check" else 1)
+    sys.exit(0 if asked_by_linodctl else 1)
 
 
 if __name__ == "__main__":

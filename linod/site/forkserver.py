@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import socket
-from dataclasses import asdict
 from typing import NoReturn
 
 from ..launch import PRIVATE, Place
@@ -17,7 +16,7 @@ from ..linux import die_with_parent, name_process
 from ..wire import VERSION, Fork, Forked, Loaded, NotForked, Ping, Pong, Tasks, batches, receive_with_fds, send
 from . import output, worker
 from .load import Site
-from .mail import mail_settings
+from .mail import channels_of, mail_settings
 
 MOST_COMPLAINTS = 50  # more would not fit into one, and nobody reads so many
 
@@ -51,12 +50,13 @@ def announce(channel: socket.socket, site: Site) -> None:
         Loaded(
             version=VERSION,
             uses_linod=site.uses_linod,
-            settings=asdict(site.settings),
+            settings=site.settings.as_dict(),
             threads=list(site.threads),
             zone=site.zone,
             complaints=list(site.complaints[:MOST_COMPLAINTS]),
             mail=mail_settings(settings),
             companions=list(site.companions),
+            channels=channels_of(site),
         ),
     )
 

@@ -1,10 +1,13 @@
-"""How the site sends mail: what the daemon notes, so that people can be told when the site no longer works."""
+"""How the site tells people: what the daemon must know of it, also for when the site no longer works."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .load import Site
 
 from .secrets import masked
 
@@ -78,3 +81,32 @@ def no_server(backend: str) -> dict[str, Any]:
 
 def patience(seconds: float | None) -> dict[str, Any]:
     return {"timeout": float(seconds)} if seconds else {}
+
+
+def channels_of(site: Site) -> list[str]:
+    """By which ways anybody is to be told of the site's tasks."""
+    from ..signals import task_alert
+
+    if not site.settings.alert_tasks:
+        return []
+    wanted = {"mail": recipients(site), "url": site.settings.alert_url, "signal": task_alert.receivers}
+    return [name for name, wants in wanted.items() if wants]
+
+
+def recipients(site: Site) -> list[str]:
+    """Whom a mail goes to: the administrator's choice, else ADMINS."""
+    from django.conf import settings
+
+    given = site.overrides.alert.to
+    return list(given) if given is not None else list(mail_settings(settings).get("to", ()))
+
+
+def nobody_is_told(site: Site) -> list[str]:
+    """A hint, where nobody hears of a task that fails though nobody has said that it be so."""
+    chosen = site.overrides.alert.to is not None  # also to be nobody
+    if chosen or not site.settings.alert_tasks or recipients(site) or site.settings.alert_url:
+        return []
+    return [
+        "Nobody is told when a task fails, for ADMINS in its settings are empty. Name somebody there, or in"
+        f' /etc/linod/{site.name}.toml, under [alert]: to = "admin@example.org"'
+    ]

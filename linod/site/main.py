@@ -14,21 +14,22 @@ from ..linux import die_with_parent
 from ..wire import send
 from . import forkserver, lino, worker
 from .load import Site, load
-from .look import look
+from .look import look, whether_it_works, whom_it_tells
 from .trouble import why_not
 
+LOOKS = {"check": whether_it_works, "alert-test": whom_it_tells}
 CHANNEL = 3  # the first descriptor after the standard ones: the socket to the daemon
 
 
 def main(mode: str, place: str) -> NoReturn:
     """Load the site and become its fork server, or a worker or companion of it where the site cannot be forked.
 
-    Or only tell what there is, for `linodctl check`.
+    Or only tell what there is, for `linodctl check` and `linodctl alert-test`.
     """
     die_with_parent(os.getppid())
     where = Place(**json.loads(place))
-    if mode == "check":
-        look(where)
+    if mode in LOOKS:
+        look(where, LOOKS[mode])
     channel = socket.socket(fileno=CHANNEL)
     channel.set_inheritable(False)
     site = load_or_leave(where, channel, alone=mode == "forkserver")

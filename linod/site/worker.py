@@ -15,7 +15,7 @@ from ..launch import Place
 from ..linux import adopt_orphans, die_with_parent, name_process
 from ..progress import listen
 from ..runs import Outcome
-from ..wire import Begin, Ended, Hello, Progress, receive, send
+from ..wire import SENDER, Begin, Ended, Hello, Progress, receive, send
 from . import hygiene, lino, output
 from .call import Result, TerminableCaller
 from .load import Site
@@ -136,7 +136,11 @@ def work(channel: socket.socket, site: Site, place: Place, companion: str) -> No
     faulthandler.enable(2)
     offer_as_victim()
     adopt_orphans()  # what a task starts stays below its worker, so that a timeout finds it
-    if companion:
+    if companion == SENDER:
+        from .sender import send_for
+
+        send_for(channel, site)
+    elif companion:
         lino.accompany(companion, channel, site, Path(place.directory))
     else:
         output.catch_log_records()

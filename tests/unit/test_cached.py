@@ -18,6 +18,7 @@ from linod.archive import PauseRecord
 from linod.conf import Settings
 from linod.daemon import plan as plan_module
 from linod.daemon import recovery as recovery_module
+from linod.daemon.alerting import Alerting
 from linod.daemon.cached import what_is_due
 from linod.daemon.clock import Timers
 from linod.daemon.history import SqliteHistory
@@ -142,7 +143,7 @@ def what_recovery_does(state: Path, tasks: list[Task], instant: datetime) -> boo
         plan = Plan(history, reporter, "boot", once=True)
         plan.resume(past)
         plan.adopt(tasks, past)
-        running = Running(plan, history, timers, reporter)
+        running = Running(plan, history, timers, reporter, Alerting(history, timers, reporter))
         Recovery(past, plan, running, history, reporter, "boot", once=True).account()
         timers.run_due()
         acts = bool(past.unfinished) or not plan.is_empty()

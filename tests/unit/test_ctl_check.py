@@ -19,6 +19,8 @@ from linod.sites import HostSite
 from linod.state import OWN
 from tests.support.ctl import ROOT, SYSTEM_PYTHON, CtlHost, run, task
 from tests.support.site import MANAGE, SETTINGS
+from tests.support.smtp import Server
+from tests.support.web import WebServer
 
 # What the site's interpreter needs: here the system's, with the packages that the tests have.
 PACKAGES = Path(django.__file__).parents[1]
@@ -58,7 +60,7 @@ def site(host):
     directory = host.directory("myprj")
     write(directory / "manage.py", MANAGE)
     write(directory / "proj/__init__.py")
-    write(directory / "proj/settings.py", SETTINGS)
+    write(directory / "proj/settings.py", f"{SETTINGS}\nADMINS = [('Anna', 'anna@example.org')]\n")
     write(directory / "app/__init__.py")
     write(directory / "app/tasks.py", TASKS)
     host.add("myprj")
@@ -94,6 +96,51 @@ def test_a_site_that_would_start_tells_its_tasks(host, site):
     assert done.stdout == "myprj would start.\n  It uses linod and has 2 tasks.\n"
     [found] = json.loads(host.spawn("check", "myprj", "--json").stdout)
     assert found["tasks"] == ["app.tasks.ping", "app.tasks.tidy"] and found["uses_linod"] is True
+
+
+def test_a_site_that_would_tell_nobody_of_a_task_that_fails_is_noticed(host, site):
+    write(site / "proj/settings.py", SETTINGS)
+    done = host.spawn("check", "myprj")
+    assert done.returncode == 0
+    assert "  Nobody is told when a task fails, for ADMINS in its settings are empty." in done.stdout
+
+
+# alert-test
+
+
+def test_whether_people_would_be_told_is_tried(host, site, tmp_path):
+    with Server(tmp_path / "mails") as smtp, WebServer(tmp_path / "web") as web:
+        hook = f"LINOD = {{'alert_url': '{web.url}/secret'}}\nEMAIL_HOST = '127.0.0.1'\nEMAIL_PORT = {smtp.port}\n"
+        settings = site / "proj/settings.py"
+        write(settings, settings.read_text() + hook)
+        done = host.spawn("alert-test", "myprj")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"sent: mail to anna@example.org.\nsent: message to {web.url}/....\n"
+        [mail] = smtp.mails
+        assert mail["Subject"] == "[Django] myprj: a test"
+        [request] = web.requests
+        assert json.loads(request.body)["alerts"][0]["event"] == "test"
+
+        web.answer(404)
+        done = host.spawn("alert-test", "myprj")
+        assert done.returncode == 1
+        assert f"not sent: message to {web.url}/...: {web.url}/... answers 404 (Not Found).\n" in done.stdout
+    done = host.spawn("alert-test", "myprj", "--json")
+    assert done.returncode == 1
+    refused, _ = json.loads(done.stdout)["tried"]
+    assert refused["problem"] == "the site's mail server took no mail: Connection refused"
+    assert "secret" not in done.stdout
+
+
+def test_a_site_with_no_administrators_is_told_that_nobody_is_told(host, site):
+    write(site / "proj/settings.py", f"{SETTINGS}\nLINOD = {{'alert_tasks': False}}\n")
+    done = host.spawn("alert-test", "myprj")
+    assert done.returncode == 1
+    assert "not sent: mail to nobody: there is nobody to write to, for the site's ADMINS are empty.\n" in done.stdout
+    assert "But nobody is told of tasks: alert_tasks is false for myprj." in done.stdout
+
+
+# check
 
 
 @pytest.mark.claim("S1")

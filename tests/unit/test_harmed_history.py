@@ -20,6 +20,7 @@ from linod.archive import FILE, Archive, PauseRecord, put_aside
 from linod.conf import Settings
 from linod.daemon import history as history_module
 from linod.daemon import marks as marks_module
+from linod.daemon.alerting import Alerting
 from linod.daemon.anew import tell_all
 from linod.daemon.clock import Timers, now
 from linod.daemon.history import SqliteHistory
@@ -286,7 +287,9 @@ class World:
         reporter = Reporter(Kept())
         self.history = history
         self.plan = Plan(history, reporter, "boot", once=False)
-        self.running = Running(self.plan, history, Timers(), reporter)
+        timers = Timers()
+        self.alerting = Alerting(history, timers, reporter)
+        self.running = Running(self.plan, history, timers, reporter, self.alerting)
         self.plan.resume(history.past())
 
     def begin_anew(self, state: Path) -> None:
@@ -296,13 +299,28 @@ class World:
         fill_with_garbage(state)
         claim(self.history, 999)
         assert len(self.history.renewals()) == 1
-        tell_all(self.history, self.plan, self.running)
+        tell_all(self.history, self.plan, self.running, self.alerting)
         assert self.history.close(PATIENCE)
 
 
 @pytest.fixture
 def world(open_history: Open) -> World:
     return World(open_history())
+
+
+@pytest.mark.claim("H2")
+def test_what_people_know_and_are_to_be_told_is_told_again(world: World, state: Path, open_history: Open) -> None:
+    world.alerting.use(Settings(), ["mail", "url"])
+    world.plan.adopt([task("app.work", 10)], None)
+    failing = world.plan.claim(world.plan.entries["app.work"], NOON, at=now(), trigger=Trigger.SCHEDULE)
+    failing.run.started = failing.run.ended = NOON
+    failing.run.outcome, failing.entry.failures = Outcome.FAILED, 1
+    world.alerting.ended(failing)
+    world.begin_anew(state)
+    past = open_history().past().alerts
+    assert [(known.task, known.trouble, known.since) for known in past.known] == [("app.work", "failing", NOON)]
+    [(alert, channels)] = past.untold
+    assert (alert.event, alert.task, channels) == ("failed", "app.work", ["mail", "url"])
 
 
 @pytest.mark.claim("H2")

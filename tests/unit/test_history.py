@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from linod.archive import COLUMNS, FILE, VERSION, Archive, connect
+from linod.archive import COLUMNS, FILE, VERSION, Archive, Streak, connect
 from linod.conf import Settings
 from linod.daemon.batch import MOST_KEPT, MOST_TEXT, Batch
 from linod.daemon.clock import now
@@ -288,6 +288,24 @@ def test_the_latest_run_of_each_task_tells_how_it_fares(history: SqliteHistory, 
     assert {task: run.id for task, run in past.last_runs.items()} == {"app.work": 2, "app.other": 4}
     assert [run.id for run in past.unfinished] == [5]
     assert (past.last_id, past.lap) == (5, 7)
+
+
+def test_a_new_daemon_counts_on_how_often_a_task_has_gone_wrong(history: SqliteHistory, open_history: Open) -> None:
+    for position, id in enumerate(("app.work", "app.well", "app.old")):
+        history.know(task(id), position, NOON, None)
+    outcomes = ["failed", "succeeded", "failed", "skipped", "cancelled", "crashed", "lost", "cancelled"]
+    for number, outcome in enumerate(outcomes, start=1):
+        at = NOON + timedelta(seconds=number)
+        history.save(run(number, due=at, started=at, ended=at, outcome=Outcome(outcome)))
+    history.save(run(20, "app.well", ended=NOON, outcome=Outcome.FAILED))
+    history.save(run(21, "app.well", lap=1, ended=NOON, outcome=Outcome.SUCCEEDED))
+    history.save(run(22, "app.old", ended=NOON, outcome=Outcome.FAILED))
+    assert history.close(PATIENCE)
+    past = open_history().past()
+    assert past.streaks["app.work"] == Streak(count=3, since=NOON + timedelta(seconds=3))
+    assert sorted(past.streaks) == ["app.old", "app.work"]
+    past.rename("app.old", "app.new")
+    assert sorted(past.streaks) == ["app.new", "app.work"]
 
 
 KILLED = """

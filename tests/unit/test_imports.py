@@ -11,7 +11,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LINOD = ROOT / "linod"
-NEED_DJANGO = ("site/", "command/", "web/", "management/", "apps.py", "checks.py", "testing.py", "__main__.py")
+NEED_DJANGO = (
+    "site/",
+    "command/",
+    "web/",
+    "management/",
+    "apps.py",
+    "checks.py",
+    "signals.py",
+    "testing.py",
+    "__main__.py",
+)
 WITHOUT_DJANGO = sorted(
     path
     for path in LINOD.rglob("*.py")

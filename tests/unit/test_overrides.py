@@ -87,6 +87,41 @@ def test_all_keys_there_are(write: Write) -> None:
     )
 
 
+def test_what_is_told_of_tasks_are_settings_of_linod(write: Write) -> None:
+    given = write("""
+        alert_every = 60
+
+        [alert]
+        tasks = false
+        url = "https://example.org/hook"
+        late_after = 60
+    """)
+    assert given.merged({"late_after": 7.0, "alert_tasks": True}) == Settings(
+        alert_tasks=False, alert_url="https://example.org/hook", late_after=60, alert_every=60
+    )
+    assert given.alert == Alert()
+
+
+def test_a_task_may_be_given_a_ping_and_its_own_patience(write: Write) -> None:
+    given = write("""
+        [tasks.work]
+        ping = "https://hc.example/secret"
+        late_after = 0
+        stuck_after = 60
+    """)
+    [override] = given.tasks
+    assert override.policies == {"ping": "https://hc.example/secret", "late_after": 0, "stuck_after": 60}
+
+
+@pytest.mark.parametrize(
+    "text", ["[tasks.work]\nping = 'hc.example/secret'", "[alert]\nurl = 'hc.example/secret'", "alert_url = '/secret'"]
+)
+def test_an_address_that_is_none_is_not_repeated(write: Write, text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no address on the web") as refused:
+        write(text)
+    assert "secret" not in str(refused.value)
+
+
 def test_an_empty_file_says_nothing(write: Write) -> None:
     assert write("# nothing yet\n[alert]\n[tasks]\n") == Overrides()
 

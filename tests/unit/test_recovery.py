@@ -16,6 +16,7 @@ from linod.conf import Settings
 from linod.daemon import plan as plan_module
 from linod.daemon import recovery as recovery_module
 from linod.daemon.agenda import Entry, LiveRun
+from linod.daemon.alerting import Alerting
 from linod.daemon.clock import Timers
 from linod.daemon.history import SqliteHistory
 from linod.daemon.pauses import make_pause
@@ -44,10 +45,11 @@ class World:
     def start(self) -> None:
         self.history = SqliteHistory(self.state, Settings())
         reporter, past = Reporter(TextSink(io.StringIO())), self.history.past()
+        timers = Timers()
         self.plan = Plan(self.history, reporter, self.boot, once=False)
         self.plan.resume(past)
         self.plan.adopt(self.tasks, past)
-        self.running = Running(self.plan, self.history, Timers(), reporter)
+        self.running = Running(self.plan, self.history, timers, reporter, Alerting(self.history, timers, reporter))
         Recovery(past, self.plan, self.running, self.history, reporter, self.boot, once=False).account()
         self.turn()
 

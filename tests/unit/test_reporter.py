@@ -17,7 +17,7 @@ import pytest
 from linod.daemon.historyfile import Harm, Renewal
 from linod.daemon.output import Line
 from linod.daemon.plan import Changes
-from linod.daemon.reporter import Record, Reporter, TextSink, syslog_priority
+from linod.daemon.reporter import Record, Reporter, TextSink, short_clock, syslog_priority
 from linod.runs import Outcome, Run
 from linod.schedules import Interval
 from linod.task import Task
@@ -51,6 +51,33 @@ def reporter(kept: Kept) -> Reporter:
 
 def run(outcome: Outcome | None = None, **fields: Any) -> Run:
     return Run(**{"id": 7, "task": "app.ping", "due": NOON, "outcome": outcome, "duration": 1.5} | fields)
+
+
+# How long a task has gone wrong
+
+
+def test_a_failure_that_goes_on_tells_since_when_and_how_often(reporter: Reporter, kept: Kept) -> None:
+    failed = run(Outcome.FAILED, reason="no", ended=NOON)
+    reporter.run_ended(OFTEN, failed, news=False, failures=3, since=NOON)
+    assert kept.records[-1].text == f"ping failed after 1.5 s: no (3 times in a row, since {short_clock(NOON)})"
+    status = f"ping failed at {short_clock(NOON)}: no (3 times in a row, since {short_clock(NOON)})"
+    assert reporter.describe_failure() == status
+    reporter.run_ended(OFTEN, run(Outcome.CANCELLED, reason="terminated"), news=True, failures=3, since=NOON)
+    assert kept.records[-1].text == "ping cancelled after 1.5 s: terminated"
+    assert reporter.describe_failure() == status, "that it was cancelled says nothing about the task"
+    reporter.run_ended(OFTEN, run(Outcome.SUCCEEDED), news=True, failures=0)
+    assert reporter.describe_failure() == ""
+
+
+def test_the_status_goes_on_telling_what_failed_under_the_daemon_before(reporter: Reporter, kept: Kept) -> None:
+    reporter.task_was_failing(OFTEN, run(Outcome.FAILED, reason="no", ended=NOON), 2, NOON)
+    assert reporter.describe_failure().endswith(f": no (2 times in a row, since {short_clock(NOON)})")
+    assert not kept.records
+
+
+def test_people_who_were_told_of_many_tasks_are_one_short_line(reporter: Reporter, kept: Kept) -> None:
+    reporter.told("mail", [f"task{n}" for n in range(200)], "")
+    assert kept.records[-1].text == ("A mail about task0, task1, task2, task3, task4 and 195 more tasks was sent.")
 
 
 # What deserves to be said

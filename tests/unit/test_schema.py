@@ -21,7 +21,7 @@ from linod.runs import Outcome, Run
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 # The steps that files out there were made with. One that is among them never changes; a new one is added here.
-WRITTEN = (2250126484, 1417972011, 1604552967, 2186798793)
+WRITTEN = (2250126484, 1417972011, 1604552967, 2186798793, 3021524138)
 OLD = range(1, VERSION)
 RUNS = [
     Run(id=1, task="app.work", due=NOON, started=NOON, ended=NOON, outcome=Outcome.SUCCEEDED, output="x" * 1000),
