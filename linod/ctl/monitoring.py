@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any
 
-from ..archive import Archive, put_aside
+from ..archive import Streak, put_aside
 from ..caller import NoAnswer, ask
 from ..errors import LinodError
 from ..runs import Run
@@ -26,7 +26,7 @@ from .history import positive
 from .naming import sites_or_all
 from .parsing import Command, Options
 from .screen import GREEN, RED, YELLOW, Screen, Styled
-from .survey import KnownTask, Survey, history_of, survey
+from .survey import KnownTask, Survey, survey
 from .tasks import about
 
 LATE = 60.0  # seconds after a due time without a start, by default
@@ -171,11 +171,7 @@ def judge(one: Survey, limits: Limits) -> Verdict:
     if one.alive or one.by_timer:
         verdict.problems += stuck(one)
         verdict.problems += late(one, limits)
-    try:
-        with history_of(one.site) as archive:
-            verdict.problems += [] if one.nothing_to_do else failing(archive, one, limits)
-    except LinodError as error:
-        verdict.problems.append((Level.UNKNOWN, str(error)))
+    verdict.problems += [] if one.nothing_to_do else failing(one, limits)
     verdict.remarks += paused(one)
     verdict.remarks += [f"a history that was harmed is kept as {path}" for path in put_aside(one.site.state)]
     verdict.figures |= {
@@ -296,9 +292,9 @@ def settled(one: Survey) -> datetime | None:
     return one.began + timedelta(seconds=SPREAD) if one.began else None
 
 
-def failing(archive: Archive, one: Survey, limits: Limits) -> Iterator[tuple[Level, str]]:
+def failing(one: Survey, limits: Limits) -> Iterator[tuple[Level, str]]:
     for known in one.records.tasks:
-        streak = archive.streak(known.task.id)
+        streak = one.records.streaks.get(known.task.id, Streak())
         if streak.count < min(limits.warning, limits.critical) or not known.task.policies.enabled:
             continue
         level = Level.CRITICAL if streak.count >= limits.critical else Level.WARNING

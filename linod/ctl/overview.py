@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from .. import sites
 from ..sites import HostSite
-from ..words import brief_clock, size
+from ..words import brief_clock, count, size
 from .parsing import Command, Options
 from .screen import GREEN, RED, YELLOW, Cell, Styled
 from .survey import Survey, as_json, pause_as_json, survey
 
+MOST_FAILING = 5  # tasks of one site that are named
 STYLES = {"active": GREEN, "running": GREEN, "timer": GREEN, "failed": RED, "waiting": RED}
 
 
@@ -35,6 +37,10 @@ class Sites(Command):
             if trouble := one.waiting or one.unreadable:
                 screen.line()
                 screen.line(Styled(f"{one.site.name}: ", YELLOW), trouble)
+        if failing := [sentence for one in found for sentence in failing_tasks(one)]:
+            screen.line()
+            for sentence in failing:
+                screen.line(Styled(sentence, RED))
         if options.hint:
             screen.line()
             screen.line("See linodctl --help for all that it can do.")
@@ -54,6 +60,17 @@ def row(one: Survey) -> list[Cell]:
         unknown or coming(one),
         size(one.memory) if one.memory is not None else "-",
     ]
+
+
+def failing_tasks(one: Survey) -> Iterator[str]:
+    """The tasks that go wrong at the moment, the ones that have done so for longest first."""
+    labels = {known.task.id: known.task.label for known in one.records.tasks}
+    streaks = sorted(one.records.streaks.items(), key=lambda pair: pair[1].since or one.now)
+    for task, streak in streaks[:MOST_FAILING]:
+        since = f" since {brief_clock(streak.since, one.now)}" if streak.since else ""
+        yield f"{one.site.name}: {labels[task]} is failing{since}, {count(streak.count, 'time')}"
+    if len(streaks) > MOST_FAILING:
+        yield f"{one.site.name}: and {len(streaks) - MOST_FAILING} more. See linodctl list {one.site.name}"
 
 
 def state(one: Survey) -> Cell:
@@ -90,6 +107,10 @@ def as_dict(one: Survey) -> dict[str, Any]:
         "tasks": len(records.tasks),
         "running": [run.id for run in records.running()] if one.alive else [],
         "failures_of_last_day": sum(records.failures.values()),
+        "failing": [
+            {"task": task, "since": as_json(streak.since), "times": streak.count}
+            for task, streak in records.streaks.items()
+        ],
         "paused": pause_as_json(records.pauses.get("")),
         "paused_tasks": sorted(task for task in records.pauses if task),
         "next_due": as_json(following[0]) if following else None,

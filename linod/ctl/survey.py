@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ..archive import Archive, PauseRecord
+from ..archive import Archive, PauseRecord, Streak
 from ..errors import HistoryError, LinodError
 from ..instants import from_micros
 from ..runs import Run
@@ -46,6 +46,7 @@ class Records:
     pauses: dict[str, PauseRecord] = field(default_factory=dict)
     unfinished: list[Run] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)  # of the last day, by task
+    streaks: dict[str, Streak] = field(default_factory=dict)  # of the tasks that go wrong
 
     def running(self) -> list[Run]:
         return [run for run in self.unfinished if run.started is not None]
@@ -165,8 +166,11 @@ def look_at(site: HostSite, now: datetime, service: Unit | None, timer: Unit | N
 
 
 def read(archive: Archive, now: datetime) -> Records:
+    tasks = known_tasks(archive)
+    streaks = {known.task.id: archive.streak(known.task.id) for known in tasks}
     return Records(
-        tasks=known_tasks(archive),
+        tasks=tasks,
+        streaks={task: streak for task, streak in streaks.items() if streak.count},
         pauses=archive.pauses(),
         unfinished=archive.unfinished(),
         failures=archive.failures_since(now - DAY),

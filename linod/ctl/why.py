@@ -140,5 +140,6 @@ def as_dict(found: Survey, task: Task, due_times: list[datetime], last: Run | No
         "last_run": last.id if last else None,
         "last_outcome": last.outcome if last else None,
         "failures_in_a_row": streak.count,
+        "failing_since": as_json(streak.since),
         "catch_up": task.policies.catch_up,
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -97,6 +98,29 @@ def test_a_site_shows_its_tasks_and_the_failures_of_the_last_day(host, capsys):
     assert row_of(out, "myprj") == ["myprj", "stopped", "2", "0", "3", "-", "-"]
     [site] = json.loads(host.call(capsys, "sites", "--json")[1])
     assert site["failures_of_last_day"] == 3 and site["tasks"] == 2 and site["state"] == "stopped"
+
+
+def test_the_tasks_that_are_failing_are_named(host, capsys):
+    host.add("myprj")
+    runs = [
+        run("ping", ago=90),
+        run("ping", "failed", ago=80),
+        run("ping", "cancelled", ago=75),
+        run("ping", "crashed", ago=70),
+        run("tidy", "failed", ago=60),
+        run("tidy", ago=50),
+        *(run(f"task{n}", "failed", ago=60 - n) for n in range(7)),
+    ]
+    tasks = [task("ping"), task("tidy"), *(task(f"task{n}") for n in range(7))]
+    host.remember("myprj", tasks, runs)
+    _, out, _ = host.call(capsys, "sites")
+    assert re.search(r"^myprj: ping is failing since .*:\d\d, 2 times$", out, re.MULTILINE)
+    assert re.search(r"^myprj: task3 is failing since .*:\d\d, 1 time$", out, re.MULTILINE)
+    assert "myprj: and 3 more. See linodctl list myprj" in out and "tidy" not in out
+    [site] = json.loads(host.call(capsys, "sites", "--json")[1])
+    assert [(one["task"], one["times"]) for one in site["failing"]][:1] == [("app.tasks.ping", 2)]
+    why = json.loads(host.call(capsys, "why", "myprj", "ping", "--json")[1])
+    assert (why["failures_in_a_row"], why["failing_since"]) == (2, site["failing"][0]["since"])
 
 
 def test_who_holds_the_lock_runs_the_site(host, capsys):
