@@ -647,6 +647,7 @@ def test_linodctl_is_not_named_where_it_does_not_know_the_site() -> None:
 # Addresses
 
 
+@pytest.mark.claim("S45")
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -682,6 +683,7 @@ def test_a_moment_stands_before_what_follows_a_question_mark() -> None:
     assert web.below("https://hc.example/uuid/?a=b", "fail") == "https://hc.example/uuid/fail?a=b"
 
 
+@pytest.mark.claim("S45")
 def test_what_leaves_the_site_has_no_secrets() -> None:
     declared = replace(task(), policies=Policies(ping="https://hc.example/secret"))
     assert "secret" not in str(declared.as_dict())
