@@ -9,7 +9,8 @@ import pytest
 EVIL = r"\x1b]0;owned\x07\x1b[31mred \x9b2J \u202egnp.exe"
 OBEYED = set("\x1b\x07\x9b\u202e")
 
-# A name, a reason and an output of which each wants to be more than text.
+# A name, a reason and an output of which each wants to be more than text. (Of a name that cannot be printed the daemon
+# wants to know nothing.)
 TASKS = f"""
 import socket
 import linod
@@ -30,7 +31,7 @@ def speaks():
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.sendto(b"STATUS=forged\\nSTOPPING=1\\nWATCHDOG=trigger\\nMAINPID=1", "/run/systemd/notify")
 
-named.__name__ = "named" + EVIL + "\\nLINOD_OUTCOME=failed"
+named.__name__ = "named LINOD_OUTCOME=failed"
 linod.task(every=3600, name="named")(named)
 """
 
