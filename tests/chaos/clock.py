@@ -1,8 +1,9 @@
 """The wall clock of a world: the kernel's, plus an offset that a fault may change at any moment.
 
 Nobody may set the clock of the machine that runs the tests, and a time namespace moves only clocks that nobody can
-set. So a small library (clock.c) is preloaded into all processes of the world. It does what the kernel does but for one
-thing, which is done here: a timer of the wall clock fires when that clock is set.
+set. So a small library (clock.c) is preloaded into all processes of the world. It does what the kernel does, but for
+one thing, which is done here: a timer of the wall clock fires when that clock is set. (With libfaketime 0.9.10, timers
+sleep on.) What the kernel itself stamps, as the times of files, stays the machine's time.
 """
 
 import ctypes

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import groupby, pairwise
+from math import inf
 from operator import itemgetter
 
 from linod.daemon.plan import HANDED_ON
@@ -246,23 +247,24 @@ LAWS = (
 
 
 def judge_notices(lives, notices, watchdog):
-    """What each daemon has said to the service manager, in sentences about what is wrong with it."""
+    """What is wrong with what daemons have said to the service manager, which kills those that are silent too long."""
     for life in lives:
-        ended = life.ended or float("inf")
-        said = notices.of(life.pid, "WATCHDOG", "READY")
-        for one, other in pairwise(said):
-            silent = (
-                other.at - one.at - sum(until - since for since, until in life.frozen if one.at <= until <= other.at)
-            )
-            if silent > watchdog and other.at < ended:
+        for silent in silences(life, notices):
+            if silent > watchdog:
                 yield Broken(f"daemon {life.pid} has been silent for {silent:.1f} s")
-        reloads = notices.of(life.pid, "RELOADING", "READY", "MONOTONIC_USEC")
-        if reloads and reloads[-1].name != "READY" and life.ended is None:
-            yield Broken(f"daemon {life.pid} has not told that its reload is over")
-        if len([n for n in reloads if n.name == "RELOADING"]) != len(
-            [n for n in reloads if n.name == "MONOTONIC_USEC"]
-        ):
+        said = [notice.name for notice in notices.of(life.pid, "RELOADING", "MONOTONIC_USEC", "READY")]
+        if said.count("RELOADING") != said.count("MONOTONIC_USEC"):
             yield Broken(f"daemon {life.pid} has told of a reload without its time")
-    strangers = {notice.pid for notice in notices.all} - {life.pid for life in lives}
-    if strangers:
+        if not life.killed and said[-1:] == ["MONOTONIC_USEC"]:
+            yield Broken(f"daemon {life.pid} has not told that its reload is over")
+    if strangers := {notice.pid for notice in notices.all} - {life.pid for life in lives}:
         yield Broken(f"other processes than daemons spoke to the service manager: {sorted(strangers)}")
+
+
+def silences(life, notices):
+    """How many seconds a daemon let pass between two signs of life, up to its end, without those when it was frozen."""
+    moments = [notice.at for notice in notices.of(life.pid, "READY", "WATCHDOG") if notice.at < life.ended]
+    if moments and life.ended < inf:
+        moments.append(life.ended)
+    for one, other in pairwise(moments):
+        yield other - one - sum(until - since for since, until in life.frozen if one <= until <= other)

@@ -71,6 +71,7 @@ class Storm:
         daemon = self.world.daemon
         if daemon.process.poll() is None:
             return
+        self.world.lives[-1].ends(killed=True)
         self.world.complain(
             f"the daemon has left by itself with {daemon.process.returncode}: {daemon.output()[-3000:]}"
         )

@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import inf
 from pathlib import Path
 
 from linod.caller import ask
@@ -81,10 +82,12 @@ class Life:
     def __init__(self, daemon):
         self.daemon, self.pid = daemon, daemon.pid
         self.frozen = []  # when it could not run
-        self.ended = None  # when it was asked to end, or killed
+        self.killed = False
+        self.ended = inf  # when it was asked to end, or killed
 
-    def ends(self):
-        self.ended = self.ended or time.monotonic()
+    def ends(self, *, killed=False):
+        self.killed = self.killed or killed
+        self.ended = min(self.ended, time.monotonic())
 
 
 class World:
@@ -124,8 +127,8 @@ class World:
 
     def __exit__(self, *exception):
         self.daemon.__exit__(*exception)
-        until(lambda: not self.processes(), what="the end of all processes")
         self.notices.close()
+        until(lambda: not self.processes(), what="the end of all processes")
 
     # The daemon
 
@@ -139,12 +142,14 @@ class World:
         self.lives.append(Life(daemon))
 
     def signal(self, number):
+        if number == signal.SIGTERM:
+            self.lives[-1].ends()
         self.daemon.signal(number)
 
     def kill(self):
         """End the daemon with SIGKILL."""
         self.model.daemon_ended(self.clock.now())
-        self.lives[-1].ends()
+        self.lives[-1].ends(killed=True)
         self.daemon.kill()
 
     def stop(self):
@@ -241,7 +246,7 @@ class World:
         self._since, self._settled = now, self.lives[-1]
 
     def await_ready(self):
-        """Wait until the daemon has told that it is ready; start it anew if it has died of what was done to it."""
+        """Wait until the daemon has told that it is ready."""
         self.daemon.wait_for(lambda: self.notices.of(self.daemon.pid, "READY"), PATIENCE)
 
     def ask_for_order(self):
