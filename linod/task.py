@@ -133,14 +133,14 @@ class Task:
         for text in (task.id, task.label, task.text, task.source, task.declared, *task.tags, *task.overridden):
             if not isinstance(text, str):
                 raise TypeError("A task has a text that is none.")
-        if not (task.id and task.id.isprintable() and task.label and task.label.isprintable()):
-            raise ValueError("A task has no name.")
         return task
 
     @classmethod
     def plannable(cls, data: Mapping[str, Any]) -> Task:
-        """The same for one that has been placed on its site; also raises ValueError where it has no due times yet."""
+        """The same for one that a daemon shall plan: it has a name that can be shown, and its place on the site."""
         task = cls.from_dict(data)
+        if not task.id or not task.id.isprintable() or not task.label.isprintable():
+            raise ValueError("A task has no name that can be shown.")
         task.schedule.next(EPOCH)  # what cannot be computed is found here
         return task
 
