@@ -1,22 +1,28 @@
-"""Any order of planning, claiming and ending: agenda and capacity beside models that look at everything each time."""
+"""Any order of planning, claiming and ending: agenda, plan and capacity beside models that look at all each time."""
 
 from __future__ import annotations
 
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from linod.daemon import agenda as module
+from linod.daemon import plan as plan_module
 from linod.daemon.agenda import Agenda, Capacity, Entry, LiveRun
+from linod.daemon.pauses import SITE
 from linod.runs import Run
 from linod.schedules import Interval
 from linod.task import Task
+from tests.unit.test_plan import PATIENCE, World, task
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ENTRIES = 5
 seconds = st.integers(0, 20)
+labels = st.sampled_from(["a", "b", "c"])
 
 
 def instant(second: float) -> datetime:
@@ -123,6 +129,70 @@ class AgendaMachine(RuleBasedStateMachine):
                 assert together == 0
 
 
+class PlanMachine(RuleBasedStateMachine):
+    """A plan with its history, and which due times of which tasks must come while the clock goes forward."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+        self.world = World(Path(self.directory.name))
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(plan_module, "now", lambda: self.world.now)
+        self.tasks: dict[str, int] = {}  # seconds, by label
+        self.paused: set[str] = set()  # labels; SITE for all
+
+    def teardown(self) -> None:
+        if hasattr(self, "patch"):
+            self.world.plan.close()
+            assert self.world.history.close(PATIENCE)
+            self.patch.undo()
+            self.directory.cleanup()
+
+    def adopt(self) -> None:
+        tasks = [task(label, Interval(every, 0.0)) for label, every in self.tasks.items()]
+        self.world.adopt(*tasks)
+
+    @rule(label=labels, every=st.sampled_from([5, 10, 60, 900]))
+    def declare(self, label: str, every: int) -> None:
+        self.tasks[label] = every
+        self.adopt()
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        del self.tasks[data.draw(st.sampled_from(sorted(self.tasks)))]
+        self.adopt()
+
+    @rule(label=labels | st.just(SITE))
+    def pause(self, label: str) -> None:
+        if label == SITE or label in self.tasks:
+            self.world.pause(label and f"app.{label}")
+            self.paused.add(label)
+
+    @precondition(lambda self: self.paused)
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        label = data.draw(st.sampled_from(sorted(self.paused)))
+        self.world.plan.unpause(label and f"app.{label}")
+        self.paused.discard(label)
+
+    @rule()
+    def restart(self) -> None:
+        self.world.restart()
+
+    @rule(steps=st.integers(1, 60))
+    def advance(self, steps: int) -> None:
+        begun, end = self.world.now, self.world.now + timedelta(seconds=5 * steps)
+        expected = [
+            (label, begun + timedelta(seconds=second))
+            for label, every in self.tasks.items()
+            for second in range(1, 5 * steps + 1)
+            if not self.paused & {label, SITE} and (begun.timestamp() + second) % every == 0
+        ]
+        assert sorted(self.world.advance(seconds=5 * steps)) == sorted(expected)
+        assert self.world.now == end
+
+
 class CapacityMachine(RuleBasedStateMachine):
     """A capacity, and the ages of all runs."""
 
@@ -174,4 +244,5 @@ class CapacityMachine(RuleBasedStateMachine):
 
 
 TestAgenda = AgendaMachine.TestCase
+TestPlan = PlanMachine.TestCase
 TestCapacity = CapacityMachine.TestCase
