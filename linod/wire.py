@@ -122,6 +122,10 @@ class Progress:
     total: float | None
     text: str
 
+    def __post_init__(self) -> None:
+        for number in (self.done, self.total or 0.0):
+            float(number)  # an OverflowError if it is more than a float can hold
+
 
 @dataclass(kw_only=True)
 class Ended:
@@ -433,6 +437,6 @@ def decode(packet: bytes) -> Message:
             value = getattr(message, name)
             if not isinstance(value, types) or (items and not all(isinstance(each, items) for each in value)):
                 raise TypeError(f"{name} is another kind of value")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise WireError(f"This is no message of linod: {packet[:80]!r} ({error!r:.200})") from None
     return message

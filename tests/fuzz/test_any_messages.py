@@ -256,6 +256,7 @@ def test_workers_and_fork_servers_are_heard(served: Served) -> None:
 
 
 @few
+@example([as_json(["Progress", {"run": THIS_RUN, "done": 10**400, "total": None, "text": ""}])])
 @given(st.lists(packets("Ended", "Progress", "Hello", "Begin", "Pong"), min_size=1, max_size=5))
 def test_a_worker_may_say_anything(served: Served, told: list[bytes]) -> None:
     with served.daemon():

@@ -193,6 +193,13 @@ def test_what_is_measured_can_be_kept(measured: dict[str, float]) -> None:
         wire.decode(json.dumps(["Ended", {"run": 1, "outcome": "failed"} | measured]).encode())
 
 
+@pytest.mark.parametrize("told", [{"done": 10**400, "total": None}, {"done": 1, "total": 10**400}])
+def test_a_progress_that_no_float_can_hold_is_none(told: dict[str, int | None]) -> None:
+    """To tell it in words would end the daemon."""
+    with pytest.raises(WireError, match="no message of linod"):
+        wire.decode(json.dumps(["Progress", {"run": 1, "text": ""} | told]).encode())
+
+
 def test_what_is_in_a_list_is_of_its_kind() -> None:
     for said in (["Amend", {"tasks": [], "gone": [[]]}], ["Tasks", {"tasks": ["x"]}]):
         with pytest.raises(WireError, match="no message of linod"):
