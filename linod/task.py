@@ -18,6 +18,7 @@ from . import schedules, web
 from .errors import DeclarationError
 from .instants import EPOCH
 from .schedules.elapsed import LONGEST
+from .words import printable
 
 if TYPE_CHECKING:
     from schedule import Job
@@ -139,7 +140,7 @@ class Task:
     def plannable(cls, data: Mapping[str, Any]) -> Task:
         """The same for one that a daemon shall plan: it has a name that can be shown, and its place on the site."""
         task = cls.from_dict(data)
-        if not task.id or not task.id.isprintable() or not task.label.isprintable():
+        if not task.id or (task.id, task.label) != (printable(task.id), printable(task.label)):
             raise ValueError("A task has no name that can be shown.")
         task.schedule.next(EPOCH)  # what cannot be computed is found here
         return task
@@ -316,11 +317,12 @@ def declare_job(job: Job) -> Declaration:
 
 
 def function_name(function: Callable[..., Any]) -> str:
-    return getattr(unwrapped(function), "__name__", type(function).__name__)
+    """Its name, which anybody may have set to anything, as it can be shown."""
+    return printable(getattr(unwrapped(function), "__name__", type(function).__name__))
 
 
 def module_name(function: Callable[..., Any]) -> str:
-    return getattr(unwrapped(function), "__module__", None) or type(function).__module__
+    return printable(getattr(unwrapped(function), "__module__", None) or type(function).__module__)
 
 
 def code_of(function: Callable[..., Any]) -> tuple[str, int]:

@@ -496,3 +496,15 @@ def test_values_that_no_task_on_a_site_has_are_refused(change: dict[str, Any]) -
     assert Task.plannable(plain)
     with pytest.raises((KeyError, TypeError, ValueError)):
         Task.plannable(plain | change)
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "two\nlines", "turned\N{RIGHT-TO-LEFT OVERRIDE}"])
+def test_a_function_of_any_name_is_a_task_that_can_be_shown(name: str) -> None:
+    def work() -> None:
+        pass
+
+    work.__name__ = name
+    dd.schedule_often(every=10)(work)
+    [declared] = declarations
+    placed = declared.placed(zone="UTC", site="site").task
+    assert Task.plannable(placed.as_dict()).label == name.encode("unicode_escape").decode()
