@@ -116,11 +116,11 @@ class Outbox:
 
     def keep(self, alerts: Sequence[TaskAlert]) -> list[statements.Statement]:
         """Tell these; returns the statements that keep them until then."""
-        return self._keep(alerts, self._wanted)
+        return self._keep(alerts, self._wanted) if self._wanted else []
 
     def _keep(self, alerts: Sequence[TaskAlert], channels: Sequence[str]) -> list[statements.Statement]:
-        for alert in alerts:
-            self._owed[alert.number] = set(channels)
+        if channels:
+            self._owed.update((alert.number, set(channels)) for alert in alerts)
         kept = [statements.owing(alert, sorted(channels)) for alert in alerts]
         for name in channels:
             for alert in self._channels[name].add(alerts):

@@ -294,6 +294,14 @@ def test_what_could_not_be_sent_is_tried_again_after_growing_pauses(history: Sql
     assert post.wait(100_000) == []
 
 
+def test_where_nobody_is_to_be_told_nothing_is_kept(history: SqliteHistory, clock: Clock, tmp_path: Path) -> None:
+    post = Post(history, clock)
+    post.outbox.use([], 300.0)
+    post.keep(1, 2)
+    assert post.wait(100) == [] and not post.outbox._owed
+    assert in_file(history, tmp_path) == []
+
+
 def test_the_signal_is_sent_once_whatever_receivers_do(history: SqliteHistory, clock: Clock) -> None:
     post = Post(history, clock, "signal")
     post.told.problem = "a receiver has raised"
