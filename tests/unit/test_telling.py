@@ -483,7 +483,7 @@ class Pool:
     def dismiss(self, worker: Any, reason: str) -> None: ...
 
     def hello(self) -> None:
-        self.born[-1].hears(Hello(pid=1, memory=1))
+        self.born[-1].hears(Hello(pid=2, memory=1))
 
     def answer(self, problem: str = "") -> None:
         self.born[-1].hears(Told(errand=self.said[-1].errand, problem=problem))
