@@ -19,7 +19,8 @@ MICROSECOND = timedelta(microseconds=1)
 UNHAPPY = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED)
 BY_ITSELF = (Trigger.SCHEDULE, Trigger.CATCH_UP)
 EARLY = 0.05  # seconds by which a retry may seem to come too early: two clocks are read one after the other
-LATE = 10.0  # seconds by which a retry may be late, and anything else on a busy machine
+LATE = 10.0  # seconds by which a retry may be late on a busy machine
+LATE_FOR_LOCK = 60.0  # and where it waits for its turn
 UNTIL_REPEATED = 120.0  # seconds after a run began that is lost: then its repetition has begun
 
 
@@ -223,14 +224,19 @@ def was_set_between(one, other):
 
 def what_went_wrong_is_tried_again(case):
     for run in case.runs:
-        delay = case.policies[run.task].retry_after(run.attempt)
-        ended = case.ended.get(run.id)
+        policies, ended = case.policies[run.task], case.ended.get(run.id)
+        delay = policies.retry_after(run.attempt)
         if run.outcome not in UNHAPPY or run.trigger is Trigger.MANUAL or delay is None or not ended:
             continue
-        until = run.ended + timedelta(seconds=delay + LATE)
+        late = LATE if policies.lock is None else LATE_FOR_LOCK
+        until = run.ended + timedelta(seconds=delay + late)
         # A new due time is a new try, and so is what somebody asks for.
-        others = [other for other in case.of_task[run.task] if other.id != run.id and run.ended < other.due <= until]
-        disturbed = case.was_disturbed(ended.monotonic - LATE, ended.monotonic + delay + LATE)
+        others = [
+            other
+            for other in case.of_task[run.task]
+            if any(run.ended < instant <= until for instant in (other.due, other.started) if instant)
+        ]
+        disturbed = case.was_disturbed(ended.monotonic - late, ended.monotonic + delay + late)
         if others or disturbed or until > case.since or (run.task, run.due, run.attempt + 1) in case.attempts:
             continue
         yield Broken(f"run {run.id} was {run.outcome}, and is not tried again", run.task, (run.id,))
