@@ -44,7 +44,7 @@ class Case:
     policies: dict[str, Policies]
     since: datetime
     now: datetime
-    disturbed: list[tuple[float, float]] = field(default_factory=list)  # when there were faults, monotonic
+    upset: list[float] = field(default_factory=list)  # when a daemon ended, or the clock was set, monotonic
 
     def __post_init__(self):
         self.by_id = {run.id: run for run in self.runs}
@@ -66,9 +66,10 @@ class Case:
         schedules = [schedule for bounds in self.bounds.values() for schedule in bounds.values()]
         return sum(least for limits in schedules for least, _most in limits.values())
 
-    def was_disturbed(self, since, until):
-        """Whether there was a fault between two instants of the monotonic clock."""
-        return any(began <= until and ended >= since for began, ended in self.disturbed)
+    def goes_on(self, task, since, seconds):
+        """Whether from an instant of the monotonic clock on nothing may have kept the daemon from repeating a run."""
+        upset = any(since <= instant <= since + seconds for instant in self.upset)
+        return not upset and self.model.wants(task, since, seconds)
 
 
 def judge(case):
@@ -236,8 +237,8 @@ def what_went_wrong_is_tried_again(case):
             for other in case.of_task[run.task]
             if any(run.ended < instant <= until for instant in (other.due, other.started) if instant)
         ]
-        disturbed = case.was_disturbed(ended.monotonic - late, ended.monotonic + delay + late)
-        if others or disturbed or until > case.since or (run.task, run.due, run.attempt + 1) in case.attempts:
+        tried = (run.task, run.due, run.attempt + 1) in case.attempts
+        if tried or others or not case.goes_on(run.task, ended.monotonic, delay + late) or until > case.since:
             continue
         yield Broken(f"run {run.id} was {run.outcome}, and is not tried again", run.task, (run.id,))
 

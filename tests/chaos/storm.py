@@ -97,10 +97,7 @@ class Storm:
             policies={name: policies_of(task) for name, task in world.declared.items()},
             since=since,
             now=world.clock.now(),
-            disturbed=[
-                *((strike.began, strike.ended) for strike in world.strikes),
-                *((life.ended, life.ended) for life in world.lives),
-            ],
+            upset=[*world.clock_sets, *(life.ended for life in world.lives)],
         )
         self.broken += judge(case)
         self.broken += judge_notices(world.lives, world.notices, WATCHDOG)

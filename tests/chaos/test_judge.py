@@ -49,7 +49,7 @@ def observe(model, wanted, second):
     model.observe(wanted, since=at(second), now=at(second), monotonic=second)
 
 
-def verdict(runs, ledger=None, model=None, now=35, disturbed=(), **policies):
+def verdict(runs, ledger=None, model=None, now=35, upset=(), **policies):
     """What the judge says after a drain at this second: the sentences."""
     begun = [run for run in runs if run.started]
     case = Case(
@@ -59,7 +59,7 @@ def verdict(runs, ledger=None, model=None, now=35, disturbed=(), **policies):
         policies={"ping": Policies(**policies)},
         since=at(now),
         now=at(now),
-        disturbed=list(disturbed),
+        upset=list(upset),
     )
     return [broken.sentence for broken in judge(case)]
 
@@ -204,4 +204,4 @@ def test_a_retry_comes_after_its_delay():
 def test_what_failed_is_tried_again():
     model = wanting(Interval(600, phase=30.0))
     assert verdict([FAILED], model=model, now=200, retries=1) == ["run 4 was failed, and is not tried again"]
-    assert verdict([FAILED], model=model, now=200, retries=1, disturbed=[(40, 50)]) == []
+    assert verdict([FAILED], model=model, now=200, retries=1, upset=[40]) == []

@@ -112,6 +112,7 @@ class World:
         self.model = Model()
         self.tasks, self.declared = [], {}  # now, and ever by their names
         self.strikes = []  # what has happened to it, with its time
+        self.clock_sets = []  # when, by the monotonic clock
         self.complaints = []
         self._remembered = {}  # runs that have ended, of a history that was damaged since
         self.lives = []  # of daemons, with the times at which they were frozen
@@ -215,6 +216,7 @@ class World:
         """Set the wall clock while the daemon runs."""
         before = self.clock.now()
         self.clock.move(by, self.daemon.pid)
+        self.clock_sets.append(time.monotonic())
         self.model.clock_was_set(before=before, after=self.clock.now())
         self.ask(Ask())
         self._since = self.clock.now()
