@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..archive import Archive
+from ..errors import HistoryError
 from ..instants import from_micros
 from ..task import Task
 from . import planner
@@ -23,7 +24,13 @@ def what_is_due(state: Path, instant: datetime | None = None) -> str:
 
     Reads history, and neither takes the site's lock nor makes a file.
     """
-    instant = instant or now()
+    try:
+        return why_now(state, instant or now())
+    except (HistoryError, TypeError, ValueError, OverflowError) as error:
+        return str(error)  # a daemon puts it aside, or says what to do
+
+
+def why_now(state: Path, instant: datetime) -> str:
     with Archive(state) as archive:
         known = archive.tasks()
         if not known:

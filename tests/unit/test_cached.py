@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import sqlite3
 import tempfile
+from contextlib import closing
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linod.archive import PauseRecord
+from linod.archive import FILE, PauseRecord
 from linod.conf import Settings
 from linod.daemon import plan as plan_module
 from linod.daemon import recovery as recovery_module
@@ -52,6 +54,22 @@ def write(state: Path, *known: tuple[Task, datetime, datetime | None], runs: Any
         history.pause(PauseRecord(task=pause, since=NOON, reason="", by="root"))
     assert history.close(PATIENCE)
     return state
+
+
+@pytest.mark.parametrize("damage", ["UPDATE tasks SET since = 'soon'", "DROP TABLE runs", None])
+def test_a_history_that_cannot_be_read_is_a_reason_to_start_a_daemon(tmp_path: Path, damage: str | None) -> None:
+    """It is the daemon that puts it aside; were it not started, the site would never run again."""
+    write(tmp_path, (task(), NOON, NOON))
+    if damage:
+        with closing(sqlite3.connect(tmp_path / FILE)) as db:
+            db.execute(damage)
+            db.commit()
+    else:
+        (tmp_path / FILE).write_text("This is no database. " * 1000)
+    assert what_is_due(tmp_path, NOON)
+    history = SqliteHistory(tmp_path, Settings())
+    assert history.past().tasks == {}
+    assert history.close(PATIENCE)
 
 
 def failed(at: datetime, **fields: Any) -> Run:
