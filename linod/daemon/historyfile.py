@@ -10,19 +10,21 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
-from ..archive import connect, is_damage
+from ..archive import PATIENCE, connect, is_damage
 from ..state import make_again
 from .clock import now
 
 SUFFIXES = ("", "-wal", "-shm")
 T = TypeVar("T")
-Look = tuple[tuple[int, int, int, int] | None, ...]
+Stat = tuple[int, int, int, int] | None
+Look = tuple[Stat, ...]
 
 
 class Harm(StrEnum):
@@ -57,6 +59,7 @@ class HistoryFile:
         self._keep_lock = keep_lock
         self.renewals: list[Renewal] = []
         self._running = False
+        self._rescued: Path | None = None  # all that was in a file that was taken away
         self._db: sqlite3.Connection | None = None
         self._seen: Look = ()
         self.ready()
@@ -105,6 +108,7 @@ class HistoryFile:
 
     def begin_anew(self, reason: str) -> sqlite3.Connection:
         """Put the file aside, for it is damaged, and begin another one."""
+        self._forget_rescued()
         self.close()
         self._note(Harm.DAMAGED, self._put_aside(Harm.DAMAGED), reason)
         return self._open()
@@ -118,40 +122,61 @@ class HistoryFile:
     def _open(self) -> sqlite3.Connection:
         if self._running:
             make_again(self.path.parent)
+        if self._rescued is not None:
+            self._put_in_place(self._rescued)
         db = connect(self.path)
         try:
             require_whole(db)
+            if self._rescued is not None and not self.path.samefile(self._rescued):
+                raise sqlite3.OperationalError("the file was taken away again")
         except BaseException:
             db.close()
             raise
+        self._forget_rescued()
         self._db = db
         self.written()
         return db
 
     def _look_closer(self, db: sqlite3.Connection) -> sqlite3.Connection:
         """Somebody else was there."""
-        there, ours = look(self.path)[0], self._seen[0]
-        if there is None or ours is None or there[:2] != ours[:2]:
-            return self._write_again(db, is_there=there is not None)
-        require_whole(db)
-        if db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            raise sqlite3.OperationalError("somebody has changed the file, and somebody reads it")
-        self.close()  # with all in the file itself, it doesn't matter what became of the log beside it
-        return self._open()
+        now, before = look(self.path), self._seen
+        if not is_same(now[0], before[0]):
+            return self._write_again(db, Harm.GONE if now[0] is None else Harm.REPLACED)
+        if not is_same(now[1], before[1]):
+            return self._write_again(db)
+        look_afresh(self.path)
+        db.execute("PRAGMA shrink_memory")  # what it has read before is not what is there now
+        db.execute("PRAGMA wal_checkpoint")  # what is in the file itself cannot be lost with the log beside it
+        self.written()
+        return db
 
-    def _write_again(self, db: sqlite3.Connection, *, is_there: bool) -> sqlite3.Connection:
-        """The file was taken away, but the connection still has it: write all of it into a new one."""
+    def _write_again(self, db: sqlite3.Connection, harm: Harm | None = None) -> sqlite3.Connection:
+        """The file or its log was taken away, but the connection still has it: write all of it into a new one."""
         make_again(self.path.parent)
         self._keep_lock()
         new = self.path.with_name(f"{self.path.name}.new")
         new.unlink(missing_ok=True)
         copy(db, new)
-        harm = Harm.REPLACED if is_there else Harm.GONE
-        aside = self._put_aside(harm) if is_there else ""
+        aside = self._put_aside(harm) if harm is Harm.REPLACED else ""
         self.close()  # before the new one has their place: it removes the files of these names beside it
-        new.rename(self.path)
-        self._note(harm, aside)
+        self._rescued = new
+        if harm is not None:
+            self._note(harm, aside)
+        else:
+            self.path.unlink(missing_ok=True)
         return self._open()
+
+    def _put_in_place(self, rescued: Path) -> None:
+        """A link rather than a new name, for nothing is lost if somebody takes that away before it is open."""
+        if self.path.exists() and not self.path.samefile(rescued):
+            self._put_aside(Harm.REPLACED)
+        with suppress(FileExistsError):
+            os.link(rescued, self.path)
+
+    def _forget_rescued(self) -> None:
+        if self._rescued is not None:
+            self._rescued.unlink(missing_ok=True)
+            self._rescued = None
 
     def _note(self, harm: Harm, aside: str, reason: str = "") -> None:
         self.renewals.append(Renewal(harm=harm, path=self.path, reason=reason, aside=aside, running=self._running))
@@ -165,11 +190,17 @@ class HistoryFile:
         return aside
 
 
+def look_afresh(path: Path) -> None:
+    """Look for damage with the eyes of another connection, which has read nothing before and makes no file."""
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=PATIENCE)) as db:
+        require_whole(db)
+
+
 def require_whole(db: sqlite3.Connection) -> None:
     """Raises sqlite3.DatabaseError where the file is damaged, in 0.2 s for 100 MB."""
     found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        raise damaged(found)
+        raise damaged(" ".join(found.split()))
     names = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     if missing := {"tasks", "runs"} - names:
         raise damaged(f"it has no table {min(missing)}")
@@ -190,12 +221,17 @@ def copy(db: sqlite3.Connection, path: Path) -> None:
         target.close()
 
 
+def is_same(one: Stat, other: Stat) -> bool:
+    """Whether it is the same file, whatever is in it."""
+    return one is not None and other is not None and one[:2] == other[:2]
+
+
 def look(path: Path) -> Look:
     """What the file and its write-ahead log are like; who writes there, changes it."""
     return tuple(look_at(f"{path}{suffix}") for suffix in ("", "-wal"))
 
 
-def look_at(path: str) -> tuple[int, int, int, int] | None:
+def look_at(path: str) -> Stat:
     try:
         info = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from linod.archive import FILE, Archive, PauseRecord, put_aside
+from linod.archive import FILE, Archive, PauseRecord, connect, put_aside
 from linod.conf import Settings
 from linod.daemon import history as history_module
+from linod.daemon import historyfile as historyfile_module
 from linod.daemon import marks as marks_module
 from linod.daemon.alerting import Alerting
 from linod.daemon.anew import tell_all
@@ -239,6 +240,25 @@ def test_a_file_that_is_replaced_is_put_aside(history: SqliteHistory, state: Pat
     assert (renewal.harm, renewal.is_whole) == (Harm.REPLACED, True)
     assert Path(renewal.aside).read_text() == "of somebody else"
     assert rows(state) == list(range(1, 103))
+
+
+def test_a_file_that_is_deleted_again_while_it_is_written_anew_is_not_lost(
+    history: SqliteHistory, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by rm, which removes the log and the file one after the other."""
+
+    def connect_too_late(path: Path) -> sqlite3.Connection:
+        monkeypatch.undo()
+        path.unlink()
+        return connect(path)
+
+    monkeypatch.setattr(historyfile_module, "connect", connect_too_late)
+    wal(state).unlink()
+    history.claim(run(102), durable=False)
+    assert answers(history, 1) == {102: True}
+    until(lambda: not history.trouble)
+    assert rows(state) == list(range(1, 103))
+    assert not (state / f"{FILE}.new").exists()
 
 
 @pytest.mark.parametrize("reads", [False, True])
