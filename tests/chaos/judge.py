@@ -19,6 +19,7 @@ MICROSECOND = timedelta(microseconds=1)
 UNHAPPY = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED)
 BY_ITSELF = (Trigger.SCHEDULE, Trigger.CATCH_UP)
 EARLY = 0.05  # seconds by which a retry may seem to come too early: two clocks are read one after the other
+SOON = 2.0  # seconds within which a daemon notices that something is due
 LATE = 10.0  # seconds by which a retry may be late on a busy machine
 LATE_FOR_LOCK = 60.0  # and where it waits for its turn
 UNTIL_REPEATED = 120.0  # seconds after a run began that is lost: then its repetition has begun
@@ -226,21 +227,22 @@ def was_set_between(one, other):
 def what_went_wrong_is_tried_again(case):
     for run in case.runs:
         policies, ended = case.policies[run.task], case.ended.get(run.id)
-        delay = policies.retry_after(run.attempt)
+        delay = policies.retry_after(run.attempt, share=1)
         if run.outcome not in UNHAPPY or run.trigger is Trigger.MANUAL or delay is None or not ended:
             continue
-        late = LATE if policies.lock is None else LATE_FOR_LOCK
-        until = run.ended + timedelta(seconds=delay + late)
-        # A new due time is a new try, and so is what somebody asks for.
-        others = [
-            other
-            for other in case.of_task[run.task]
-            if any(run.ended < instant <= until for instant in (other.due, other.started) if instant)
-        ]
         tried = (run.task, run.due, run.attempt + 1) in case.attempts
-        if tried or others or not case.goes_on(run.task, ended.monotonic, delay + late) or until > case.since:
+        patience = delay + (LATE if policies.lock is None else LATE_FOR_LOCK)
+        if tried or is_superseded(case, run, delay) or not case.goes_on(run.task, ended.monotonic, patience):
             continue
-        yield Broken(f"run {run.id} was {run.outcome}, and is not tried again", run.task, (run.id,))
+        if run.ended + timedelta(seconds=patience) < case.since:
+            yield Broken(f"run {run.id} was {run.outcome}, and is not tried again", run.task, (run.id,))
+
+
+def is_superseded(case, run, delay):
+    """Whether another run of its task waited or came before a run could be tried again: that is a new try."""
+    until = run.ended + timedelta(seconds=delay + SOON)
+    others = [other for other in case.of_task[run.task] if other.id != run.id and other.due <= until]
+    return any((other.ended or other.started or until) > run.ended for other in others)
 
 
 LAWS = (
