@@ -95,3 +95,36 @@ def test_a_site_that_cannot_be_loaded_sends_one_as_well(add_site, server):
     settle(server, "unloadable")
     [mail] = alerts_about(server, "unloadable")
     assert "nothing_like_this" in mail.get_content()
+
+
+def test_a_task_that_fails_is_told_once_and_once_more_when_it_is_well(add_site, server):
+    """By the unit's own user and within its limits."""
+    tasks = """
+    import os
+    import linod
+
+    @linod.task(every=1)
+    def fragile():
+        if not os.path.exists("mended"):
+            raise RuntimeError("it is broken")
+    """
+    site = add_site("fragile", tasks)
+    site.override('[alert]\nto = ["admin@example.com"]\nevery = 1\n')
+    site.start()
+    server.wait(lambda: alerts_about(server, "fragile"))
+    [mail] = alerts_about(server, "fragile")
+    assert "RuntimeError: it is broken" in mail.get_content()
+    assert "linodctl why fragile fragile" in mail.get_content()
+    failed = len(site.runs("fragile"))
+    site.wait_for_runs("fragile", failed + 3)
+    server.run(f"touch {site.directory}/mended")
+    server.wait(lambda: len(alerts_about(server, "fragile")) > 1)
+    [_failed, recovered] = alerts_about(server, "fragile")
+    assert "is well again" in recovered["Subject"]
+
+
+def test_whether_anybody_would_be_told_can_be_tried(add_site, server):
+    site = add_site("told", TASKS)
+    site.override('[alert]\nto = ["admin@example.com"]\n')
+    assert "mail to admin@example.com" in server.run("linodctl alert-test told").stdout
+    server.wait(lambda: alerts_about(server, "told"))
