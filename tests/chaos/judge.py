@@ -226,13 +226,14 @@ def was_set_between(one, other):
 
 def what_went_wrong_is_tried_again(case):
     for run in case.runs:
-        policies, ended = case.policies[run.task], case.ended.get(run.id)
+        policies, began = case.policies[run.task], case.begun.get(run.id)
         delay = policies.retry_after(run.attempt, share=1)
-        if run.outcome not in UNHAPPY or run.trigger is Trigger.MANUAL or delay is None or not ended:
+        if run.outcome not in UNHAPPY or run.trigger is Trigger.MANUAL or delay is None or not began:
             continue
+        ended = began.monotonic + run.duration
         tried = (run.task, run.due, run.attempt + 1) in case.attempts
         patience = delay + (LATE if policies.lock is None else LATE_FOR_LOCK)
-        if tried or is_superseded(case, run, delay) or not case.goes_on(run.task, ended.monotonic, patience):
+        if tried or is_superseded(case, run, delay) or not case.goes_on(run.task, ended, patience):
             continue
         if run.ended + timedelta(seconds=patience) < case.since:
             yield Broken(f"run {run.id} was {run.outcome}, and is not tried again", run.task, (run.id,))

@@ -24,7 +24,7 @@ def at(seconds):
 def run(id, due, outcome=Outcome.SUCCEEDED, **fields):
     """A run of the task, due so many seconds after noon, that begins at once and takes a second."""
     if outcome not in (Outcome.SKIPPED, None):
-        fields = {"started": at(due), "ended": at(due + 1), **fields}
+        fields = {"started": at(due), "ended": at(due + 1), "duration": 1.0, **fields}
     fields = {"boot": "this one", "pid": 7, **fields}
     return Run(id=id, task="ping", due=at(due), outcome=outcome, reason=str(outcome), **fields)
 
