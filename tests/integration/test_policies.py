@@ -153,7 +153,7 @@ def test_a_task_that_is_disabled_while_it_waits_for_its_retry_is_not_tried_again
     """)
     site = Site(tmp_path, tasks=tasks.format(more="").replace('"1 hour"', "1"))
     with site.daemon() as daemon:
-        daemon.wait_for("fails is tried again in 2 s")
+        daemon.wait_for("fails is tried again in 2")
         load(site, tasks.format(more=", enabled=False"))
         loaded, others = datetime.now(UTC), len(started(site, "other"))
         until(lambda: len(started(site, "other")) > others + 6)  # longer than until the retry
