@@ -27,8 +27,8 @@ storm = $(python) -m tests.chaos
 # The limit is for a test that hangs; none needs a fraction of it.
 pytest = -m pytest --timeout=300 --durations=5
 # These mostly wait for something to fall due.
-together = $(pytest) --numprocesses=2 --dist=worksteal
-# These boot systems, which root alone may; each release has a worker of its own, and nothing of root's stays in here.
+together = $(pytest) --numprocesses=4 --dist=worksteal
+# These boot systems, which root alone may, and nothing of root's stays in here.
 as_root = $(shell [ "$$(id -u)" = 0 ] || echo sudo) env PYTHONDONTWRITEBYTECODE=1
 booted = $(pytest) -p no:cacheprovider --numprocesses=2 --dist=loadgroup
 
@@ -82,11 +82,11 @@ integration: .venv
 
 # On the other versions of Django, all but what takes long and has little to do with Django.
 compatibility:
-	$(say) 'integration tests with Django' $$(tests/set-up djangos)
-	@for django in $$(tests/set-up djangos); do tests/set-up .venvs/django-$$django test $$django || exit; done
-	@tests/set-up djangos | xargs -n 1 | xargs -P 0 -I {} sh -c \
-	    'said=$$(.venvs/django-{}/bin/python $(together) -m "not slow" tests/integration 2>&1); code=$$?; \
-	    echo "With Django {}:"; echo "$$said"; exit $$code'
+	@for django in $$(tests/set-up djangos); do \
+	    tests/set-up .venvs/django-$$django test $$django || exit; \
+	    $(quiet_say) "integration tests with Django $$django"; \
+	    .venvs/django-$$django/bin/python $(together) -m 'not slow' tests/integration || exit; \
+	done
 
 test-lino: .venv
 	$(say) 'real Lino sites'
@@ -96,7 +96,7 @@ test-lino: .venv
 system: .venv
 	@tests/set-up system
 	$(say) 'tests in booted Debian 12 and 13'
-	@$(as_root) $(python) $(booted) tests/system
+	@$(as_root) $(python) $(booted) --numprocesses=4 tests/system
 
 package: .venv
 	@tests/set-up system

@@ -1,4 +1,6 @@
-"""One server for each release of Debian, booted once and used by all tests; on failure, what its sites say."""
+"""Two servers for each release of Debian, each booted once for half of the tests; on failure, what its sites say."""
+
+from zlib import crc32
 
 import pytest
 
@@ -27,14 +29,15 @@ def add_site(server):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Where tests run at the same time: all those of a release in one process, so that each server is booted once."""
+    """Where tests run at the same time: those of a module and a release stay together, with half of the modules."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByRelease(LoadScopeScheduling):
+    class ByServer(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return next((suite for suite in RELEASES if f"[{suite}" in nodeid), nodeid)
+            half = crc32(nodeid.partition("::")[0].encode()) % 2
+            return next((f"{suite} {half}" for suite in RELEASES if f"[{suite}" in nodeid), nodeid)
 
-    return ByRelease(config, log)
+    return ByServer(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
