@@ -12,6 +12,7 @@ from .errors import ConfigurationError
 
 AT_LEAST_ONE = ("max_parallel", "max_running", "recycle_runs", "load_timeout", "keep_runs", "keep_days")
 LARGEST = 1_000_000  # of whatever it is: beyond that it is a slip of the keyboard
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Settings:
     alert_tasks: bool = True  # people are told when a task fails, is late or stuck, and when it is well again
     alert_url: str = ""  # the address that is told as well. A secret: the daemon knows its host only
     alert_every: float = 300.0  # from one mail about tasks to the next; what happens meanwhile is in that one
-    late_after: float = 300.0  # a run that begins later than this is told; 0: never
+    late_after: float = 300.0  # people are told of a run that has not begun so long after it was due; 0: never
 
     # What is kept in history
     keep_runs: int = 1000  # of each task,
@@ -81,7 +82,7 @@ def check_type(name: str, value: object, said: str) -> None:
     default = DEFAULTS[name]
     wanted = (int, float) if isinstance(default, float) else type(default)
     if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
-        raise ConfigurationError(f"{said} = {value!r} is not {type(default).__name__}.", f"The default is {default!r}.")
+        raise ConfigurationError(f"{said} = {value!r} is not {KINDS[type(default)]}.", f"The default is {default!r}.")
 
 
 def check_value(name: str, value: Any, said: str) -> None:

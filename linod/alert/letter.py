@@ -96,8 +96,8 @@ def history(alert: Mapping[str, Any]) -> str:
             return f"It began at {since}{run}."
         case "paused":
             return f"At {at}. It does not run until somebody resumes it."
-    how = f"It had gone wrong {times} since {since}." if alert["times"] else f"It was {alert['was']} since {since}."
-    return f"At {at}{run}. {how}"
+    was = f"gone wrong {times}" if alert["times"] else f"been {alert['was']}"
+    return f"At {at}{run}. It had {was} since {since}."
 
 
 def what_to_type(site: str, alert: Mapping[str, Any]) -> list[str]:

@@ -158,6 +158,7 @@ class PauseCommand(Command):
 
 
 class ResumeCommand(Command):
+    details = "Without TASK, a pause of the whole site ends; tasks that were paused one by one stay paused."
     usage = "[options] [SITE] [TASK]"
     examples = ("linodctl resume myprj send_newsletter", "linodctl resume myprj")
 

@@ -57,7 +57,7 @@ COMMANDS = {
     "run": ("asking", "Run", "run a task now, through the daemon"),
     "cancel": ("asking", "CancelCommand", "end a run"),
     "pause": ("asking", "PauseCommand", "plan no more runs of a task, or of a whole site"),
-    "resume": ("asking", "ResumeCommand", "plan them again"),
+    "resume": ("asking", "ResumeCommand", "end a pause of a task, or of a whole site"),
     "reload": ("asking", "ReloadCommand", "let a daemon load its site anew"),
     "status": ("monitoring", "Status", "one line and an exit code for a monitoring system"),
     "metrics": ("metrics", "MetricsCommand", "tell how all sites are in figures, for Prometheus"),

@@ -105,7 +105,8 @@ def show(options: Options, places: Sequence[Path], found: Sequence[Candidate], a
         screen.line(f"Nothing was changed. Add {'it' if len(wanted) == 1 else 'those that use linod'}:")
         screen.line(f"  linodctl add --scan{''.join(f' {shlex.quote(word)}' for word in options.words)} --apply")
     if left := [one for one in found if not one.uses_linod]:
-        screen.line(f"Add {'it' if len(left) == 1 else 'one of the others'} all the same:")
+        several = "one of the others" if wanted else "one of them"
+        screen.line(f"Add {'it' if len(left) == 1 else several} all the same:")
         screen.line(f"  linodctl add {left[0].name} {shlex.quote(str(left[0].directory))}")
 
 

@@ -88,7 +88,8 @@ def require_program(site: HostSite, python: str) -> None:
     if os.access(python, os.X_OK) and os.path.isfile(python):
         return
     if os.path.islink(python) and not os.path.exists(python):
-        problem = f"{python} leads to {os.path.realpath(python)}, which is not there"
+        target = os.path.realpath(python)
+        problem = f"{python} leads to {target}, which is not there, or which {user_name()} cannot reach"
     elif os.path.exists(python):
         problem = f"{python} is no program that {user_name()} can start"
     else:

@@ -5,7 +5,7 @@
     use_linod = true
     max_parallel = 2                 # and every other setting of linod, see conf.py
 
-    [alert]                          # whom to write when the daemon fails, and through which server
+    [alert]                          # whom to tell that the site or a task has failed, and how
     to = ["admin@example.org"]
 
     [tasks.checkdata]                # the function's name, or "module.function"

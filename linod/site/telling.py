@@ -44,10 +44,11 @@ def try_all(site: Site) -> list[dict[str, str]]:
     """What was tried to tell people, and why that was not possible. Pings would be believed, and are left alone."""
     test = TaskAlert(number=0, event=str(Event.TEST), task="", name="", at=datetime.now(UTC).isoformat(), reason=TEST)
     alerts = [test.as_dict()]
-    ways: list[tuple[str, Callable[[], None]]] = [
-        (f"mail to {', '.join(recipients(site)) or 'nobody'}", lambda: send_mail(site, alerts, 0))
-    ]
-    if url := site.settings.alert_url:
+    to, url = recipients(site), site.settings.alert_url
+    ways: list[tuple[str, Callable[[], None]]] = []
+    if to or not url:
+        ways.append((f"mail to {', '.join(to) or 'nobody'}", lambda: send_mail(site, alerts, 0)))
+    if url:
         ways.append((f"message to {web.shown(url)}", lambda: post(site, alerts, 0)))
     return [{"way": way, "problem": problem_of(tell)} for way, tell in ways]
 

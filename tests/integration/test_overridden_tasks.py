@@ -159,7 +159,7 @@ def load(host, site):
 
 def test_settings_of_linod_come_from_the_file_first(host, site):
     host.override("my-prj", "max_parallel = 'many'")
-    assert "/etc/linod/my-prj.toml, line 1: max_parallel = 'many' is not int." in site.manage("linod").stderr
+    assert "/etc/linod/my-prj.toml, line 1: max_parallel = 'many' is not a whole number." in site.manage("linod").stderr
     host.override("my-prj", "log_runs = 'all'\nload_timeout = 60\ntasks.ping.every = 0.5")
     site.write("proj/settings.py", (site.path / "proj/settings.py").read_text() + "LINOD = {'log_runs': 'changes'}\n")
     with site.daemon() as daemon:

@@ -11,6 +11,7 @@ from pathlib import Path
 import django
 import pytest
 
+from linod import __version__
 from linod.ctl import alone, staying
 from linod.ctl.units import DEFAULT_USER
 from linod.errors import LinodError
@@ -132,6 +133,13 @@ def test_whether_people_would_be_told_is_tried(host, site, tmp_path):
     assert "secret" not in done.stdout
 
 
+def test_no_mail_is_tried_where_an_address_alone_is_to_be_told(host, site, tmp_path):
+    with WebServer(tmp_path / "web") as web:
+        write(site / "proj/settings.py", f"{SETTINGS}\nLINOD = {{'alert_url': '{web.url}/secret'}}\n")
+        done = host.spawn("alert-test", "myprj")
+        assert (done.returncode, done.stdout) == (0, f"sent: message to {web.url}/....\n")
+
+
 def test_a_site_with_no_administrators_is_told_that_nobody_is_told(host, site):
     write(site / "proj/settings.py", f"{SETTINGS}\nLINOD = {{'alert_tasks': False}}\n")
     done = host.spawn("alert-test", "myprj")
@@ -250,7 +258,7 @@ def test_an_interpreter_that_is_too_old_is_told(host, site):
 def test_a_virtual_environment_that_leads_nowhere_is_told(host, site):
     (site / "env/bin").mkdir(parents=True)
     (site / "env/bin/python").symlink_to("/usr/bin/python3.4")
-    assert f"{site}/env/bin/python leads to /usr/bin/python3.4, which is not there." in problems(host)[0]
+    assert f"{site}/env/bin/python leads to /usr/bin/python3.4, which is not there, or which " in problems(host)[0]
 
 
 def test_a_unit_that_is_not_installed_is_told(host, site):
@@ -421,6 +429,11 @@ def test_the_list_of_a_site_is_the_one_that_its_developer_knows(host, site):
         assert "2 scheduled jobs:" in done.stdout or "2 tasks; nothing to complain about." in done.stdout
     done = host.spawn("exec", "myprj", "linod", "--run", "pign")
     assert done.returncode == 2 and "Did you mean ping?" in done.stderr
+
+
+def test_its_command_knows_the_version_of_linod(host, site):
+    done = host.spawn("exec", "myprj", "linod", "--version")
+    assert (done.returncode, done.stdout) == (0, f"{__version__}\n")
 
 
 def test_what_cannot_be_executed_is_told(host, site):

@@ -494,6 +494,13 @@ def test_directories_with_a_manage_py_are_shown_with_their_names(host, capsys):
     assert not found["alpha"]["added"] and found["alpha"]["uses_linod"] is None
 
 
+def test_sites_of_which_none_uses_linod_can_be_added_all_the_same(host, capsys):
+    for name in ("alpha", "beta"):
+        host.directory(name)
+    code, out, _ = host.call(capsys, "add", "--scan", host.path / "srv")
+    assert code == 0 and "\nAdd one of them all the same:\n  linodctl add " in out
+
+
 def test_a_name_is_proposed_that_is_free():
     assert propose_name(Path("/srv/prj"), set()) == "prj"
     assert propose_name(Path("/srv/prj"), {"prj"}) == "srv-prj"

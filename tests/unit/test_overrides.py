@@ -309,7 +309,7 @@ REFUSED = [
     ),
     ("use_linod = 'yes'", "line 1: `use_linod` is 'yes', not true or false. Write for example use_linod = true."),
     ("max_parallel = 0", "line 1: max_parallel = 0 is too small. Write a number from 1 to 1,000,000."),
-    ("max_parallel = '3'", "line 1: max_parallel = '3' is not int. The default is"),
+    ("max_parallel = '3'", "line 1: max_parallel = '3' is not a whole number. The default is"),
     ("max_parallel = {}", "line 1: `max_parallel` is a table, not a number or a text."),
     ("drain_timeout = nan", "line 1: drain_timeout = nan is too small."),
     ("log_runs = 'some'", "line 1: log_runs = 'some'. Write 'changes' or 'all'."),

@@ -11,6 +11,7 @@ from linod import sites
 from linod.daemon.service import find_place, launch_site
 from linod.errors import EXIT_CONFIGURATION, ConfigurationError
 from linod.launch import Place
+from linod.state import user_name
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -126,7 +127,9 @@ def test_an_interpreter_that_an_upgrade_of_the_system_took_away(directory: Path)
     python = directory / "env" / "bin" / "python"
     python.unlink()
     python.symlink_to("/usr/bin/python3.0")
-    assert complaint().startswith(f"{python} leads to /usr/bin/python3.0, which is not there.")
+    assert complaint().startswith(
+        f"{python} leads to /usr/bin/python3.0, which is not there, or which {user_name()} cannot reach. "
+    )
 
 
 def test_an_interpreter_that_is_no_program(directory: Path) -> None:
@@ -156,22 +159,38 @@ except Exception as error:
 """
 
 
-def test_a_directory_that_is_closed_to_the_user_says_where(directory: Path, etc: Path) -> None:
+def complaint_where_closed(closed: Path, etc: Path) -> str:
+    """What a user hears who may not enter a directory."""
     if os.geteuid() != 0:
-        directory.parent.chmod(0)
+        closed.chmod(0)
         try:
-            text = complaint()
+            return complaint()
         finally:
-            directory.parent.chmod(0o755)
-    else:
-        directory.parent.chmod(0o700)
-        for parent in etc.parents:  # pytest's own directories are closed as well
-            if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
-        command = [sys.executable, "-c", AS_NOBODY.format(nobody=NOBODY), str(etc)]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=ROOT, check=True)
-        assert not answer.stderr
-        text = answer.stdout
+            closed.chmod(0o755)
+    closed.chmod(0o700)
+    for parent in etc.parents:  # pytest's own directories are closed as well
+        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    command = [sys.executable, "-c", AS_NOBODY.format(nobody=NOBODY), str(etc)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=ROOT, check=True)
+    assert not answer.stderr
+    return answer.stdout
+
+
+def test_an_interpreter_in_a_directory_that_is_closed_to_the_user_may_be_there(
+    directory: Path, etc: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pyenv").mkdir()
+    (tmp_path / "pyenv" / "python").symlink_to(sys.executable)
+    python = directory / "env" / "bin" / "python"
+    python.unlink()
+    python.symlink_to(tmp_path / "pyenv" / "python")
+    text = complaint_where_closed(tmp_path / "pyenv", etc)
+    assert f"{python} leads to {tmp_path}/pyenv/python, which is not there, or which " in text
+
+
+def test_a_directory_that_is_closed_to_the_user_says_where(directory: Path, etc: Path) -> None:
+    text = complaint_where_closed(directory.parent, etc)
     assert f"{directory} cannot be reached by " in text
     assert f"{directory.parent} belongs to " in text and f"chmod o+x {directory.parent}" in text
 

@@ -643,6 +643,12 @@ def test_a_task_that_goes_to_and_fro_is_one_paragraph() -> None:
     assert "* work failed: \n" in text and "It goes to and fro: it had changed 8 times before that." in text
 
 
+def test_a_mail_about_a_recovery_tells_since_when_it_had_been_otherwise() -> None:
+    over = [alert(n, event="recovered", was=was, since=NOON.isoformat()) for n, was in enumerate(("late", "stuck"))]
+    _, text = told(*over)
+    assert "It had been late since 20" in text and "It had been stuck since 20" in text
+
+
 def test_a_name_cannot_become_another_command() -> None:
     _, text = told(alert(1, name="x; rm -rf /"))
     assert "linodctl why myprj 'x; rm -rf /'" in text

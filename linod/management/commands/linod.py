@@ -12,6 +12,7 @@ from typing import Any
 from django.core import checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from ... import __version__
 from ...archive import Archive
 from ...checks import check_linod
 from ...command import listing, single, start
@@ -28,6 +29,9 @@ class Command(BaseCommand):
     help = "Run the background tasks of this site."
     requires_system_checks: list[str] = []  # noqa: RUF012  # a site that a check frowns at still has its tasks
     _called_from_command_line: bool
+
+    def get_version(self) -> str:
+        return __version__
 
     def add_arguments(self, parser: CommandParser) -> None:
         what = parser.add_mutually_exclusive_group()
