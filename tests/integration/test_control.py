@@ -52,7 +52,7 @@ TASKS = """
             progress(number + 1, 3, "steps")
         logging.getLogger("app").warning("careful")
 
-    @linod.task(every="1 day")
+    @linod.task(every="1 day", retries=3, retry_delay=0.1)
     def fails():
         raise ValueError("no")
 
@@ -140,6 +140,9 @@ def test_a_task_that_fails_says_why_and_is_not_tried_again(site, daemon):
     ended = run_now(site, "app.tasks.fails")[-1]
     assert (ended.outcome, ended.reason) == ("failed", "ValueError: no")
     assert "in fails" in ended.traceback
+    run_now(site, "quick")
+    assert "is tried again" not in daemon.output()
+    assert len(site.runs("fails")) == 1
 
 
 def test_what_cannot_be_run_is_told_in_words(site, daemon):

@@ -76,6 +76,7 @@ def untold(site):
         return list(archive._rows("SELECT * FROM untold"))
 
 
+@pytest.mark.claim("P21")
 def test_a_failure_is_told_once_and_so_is_the_recovery(tmp_path, mails):
     site = make_site(tmp_path / "site", smtp=mails.port)
     site.write("broken")
@@ -252,6 +253,29 @@ def test_a_single_pass_tells_before_it_leaves(tmp_path, mails):
     [mail] = mails.mails
     assert mail["Subject"].endswith("work failed: ValueError: no more")
     assert not untold(site)
+
+
+# As the sender does it, in the process of a site.
+SENDS = """
+from datetime import UTC, datetime
+from linod.alert.task import TaskAlert
+from linod.command.start import look_here
+from linod.site.telling import send_mail
+
+evil = "a\\r\\nBcc: eva@example.com"
+given = dict(name=evil, outcome="failed", reason=evil, detail=evil, at=datetime.now(UTC).isoformat())
+send_mail(look_here(), [TaskAlert(number=1, event="failed", task="app.tasks.work", **given).as_dict()], 0)
+"""
+
+
+@pytest.mark.claim("S14")
+def test_no_text_about_a_task_becomes_another_header_or_recipient(tmp_path, mails):
+    site = make_site(tmp_path / "site", smtp=mails.port)
+    done = site.manage("shell", "--command", SENDS)
+    assert done.returncode == 0, done.stderr
+    [mail] = mails.mails
+    assert mail["Bcc"] is None and mail["To"] == "anna@example.org"
+    assert mail["Subject"] == "[Django] site: a Bcc: eva@example.com failed: a Bcc: eva@example.com"
 
 
 def test_nobody_is_told_where_the_administrator_does_not_want_it(tmp_path, mails):

@@ -149,3 +149,27 @@ def test_a_task_that_breaks_its_process_disturbs_no_daemon_and_no_other_task(bre
     goes_on(site)
     assert {run.outcome for run in site.wait_for_runs("misbehaving")} == {MISDEEDS_OF_TASKS[name][1]}
     stops(site)
+
+
+IMPORTS = """
+import linod
+
+@linod.task(every=0.5)
+def trapped():
+    try:
+        import sdnotify
+    except SystemExit:
+        print("It is here.")
+"""
+
+
+@pytest.mark.claim("S32")
+def test_the_daemon_imports_nothing_from_the_directory_or_the_environment_of_its_site(server, add_site):
+    """A module of a name that the daemon imports as well, laid where the processes of the site find it first."""
+    site = add_site("shadows", IMPORTS, files={"sdnotify.py": "raise SystemExit\n"})
+    server.write("/etc/linod/shadows.env", f"PYTHONPATH={site.directory}\n")
+    site.start()
+    [run, *_] = site.wait_for_runs("trapped")
+    assert (run.outcome, run.output) == ("succeeded", "It is here.")
+    assert (site.active, site.show("NRestarts")) == ("active", "0")
+    assert site.status.startswith("1 task.")

@@ -35,6 +35,16 @@ named.__name__ = "named LINOD_OUTCOME=failed"
 linod.task(every=3600, name="named")(named)
 """
 
+# And a way to send mail that fails with such a text.
+MAIL = f"""
+def refuse(**options):
+    raise ValueError("{EVIL}")
+"""
+SETTINGS = """
+ADMINS = [("Anna", "anna@example.com")]
+EMAIL_BACKEND = "app.mail.refuse"
+"""
+
 # Opens the memory of a process that tells of a failure, as soon as there is one.
 SPY = """
 import os, time
@@ -59,7 +69,7 @@ while time.monotonic() < deadline:
 @pytest.fixture(scope="module")
 def site(server):
     """A site of its own user, whose tasks want to be more than text."""
-    site = server.add_site("evil", TASKS, owner="lino")
+    site = server.add_site("evil", TASKS, SETTINGS, {"app/mail.py": MAIL}, owner="lino")
     server.run("rm /etc/linod/sites/evil")
     server.ctl("add evil /srv/evil --user lino")
     site.start()
@@ -104,7 +114,10 @@ def test_no_output_and_no_name_forges_a_record(site):
         assert "MESSAGE_ID" not in record and "\n" not in record["LINOD_TASK"]
 
 
-COMMANDS = "sites|list evil|history evil|show evil 1|show evil 2|why evil named|status evil|check evil|run evil named"
+COMMANDS = (
+    "sites|list evil|history evil|show evil 1|show evil 2|why evil named|status evil|check evil|run evil named"
+    "|alert-test evil"
+)
 
 
 @pytest.mark.claim("S13")
