@@ -34,7 +34,7 @@ booted = $(pytest) -p no:cacheprovider --numprocesses=2 --dist=loadgroup
 
 help:
 	@echo 'make demo           run six tasks of a demo site, with mail to a real server (DURATION=60, 0: until Ctrl-C)'
-	@echo 'make test           everything that must pass: all of the following but bench, chaos, fuzz and load'
+	@echo 'make test           everything that must pass: check, unit, integration on each Django, test-lino, system, package'
 	@echo 'make check          ruff and mypy'
 	@echo 'make unit           the unit tests, in seconds'
 	@echo 'make integration    the integration tests, on Django $(DJANGO)'
@@ -158,8 +158,8 @@ install-host:
 	@$(put) '$(DESTDIR)$(CATALOG)' $(wildcard packaging/systemd/*.catalog)
 	@install -D -m 644 packaging/systemd/tmpfiles.conf '$(DESTDIR)$(TMPFILES)/linod.conf'
 	@$(put) '$(DESTDIR)$(NEEDRESTART)' packaging/needrestart/linod.conf
-	@$(put) '$(DESTDIR)$(SHARE)/doc/linod' README.md $(wildcard docs/*.md)
-	@sed -i 's|](docs/|](|g' '$(DESTDIR)$(SHARE)/doc/linod/README.md'
+	@$(put) '$(DESTDIR)$(SHARE)/doc/linod' README.md CHANGELOG.md $(wildcard docs/*.md)
+	@sed -i -e 's|](docs/|](|g' -e 's|\[BSD-3-Clause\](LICENSE)|BSD-3-Clause|' '$(DESTDIR)$(SHARE)/doc/linod/README.md'
 	@find packaging -path '*/examples/*' -type f -exec $(put) '$(DESTDIR)$(SHARE)/doc/linod/examples' {} +
 	@for section in 1 5 8; do \
 	    find packaging -path "*/man/*.$$section" -exec $(put) "$(DESTDIR)$(SHARE)/man/man$$section" {} +; \
@@ -182,4 +182,4 @@ quiet_say = echo; echo "== $$(date +%H:%M:%S)"
 say = @$(quiet_say)
 
 .NOTPARALLEL:
-.PHONY: help demo test check unit integration compatibility test-lino system package bench chaos fuzz load dev deb install install-library install-host release-check clean .venv
+.PHONY: help demo test ahead check unit integration compatibility test-lino system package bench chaos fuzz load dev deb install install-library install-host release-check clean .venv

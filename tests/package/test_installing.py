@@ -40,6 +40,8 @@ def test_everything_is_in_its_place(server):
     assert server.exists("/usr/share/zsh/vendor-completions/_linodctl")
     assert server.exists("/usr/share/doc/linod/README.md")
     assert server.ask("ls /usr/share/doc/linod/examples")
+    for package in ("linod", "python3-linod"):
+        assert server.ask(f"zcat /usr/share/doc/{package}/changelog.gz").startswith("linod (")
     assert " linod: " in server.ask("journalctl --list-catalog")
     assert server.ask("stat -c '%U %a' /etc/linod /etc/linod/sites /var/lib/linod").split() == ["root", "755"] * 3
 
