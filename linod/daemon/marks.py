@@ -11,8 +11,10 @@ its place.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import stat
 import struct
 import zlib
 from dataclasses import dataclass
@@ -50,18 +52,13 @@ class Marks:
     def __init__(self, path: Path) -> None:
         """`path`: the file for the time when no daemon runs; raises OSError where it cannot be made."""
         self._path = path
-        ring, cookie, in_use = read_saved(path)
-        self._cookie = cookie or int.from_bytes(os.urandom(8))
+        ring, self._cookie, in_use = read_saved(path)
         self._file = save(path, ring, self._cookie, in_use=in_use)
         self._live: Path | None = self._place()
-        found = self._live.exists()
-        try:
-            self._map = map_live(self._live, path.parent.stat())
-        except OSError:
-            self._live, self._map = None, map_saved(path)
-        if not found:
-            self._map[:] = ring
+        found = in_use and self._find(self._live)
         self.unsure = in_use and not found  # a daemon died, and its marks are gone
+        if not found:
+            self._make(ring)
         self._save(in_use=self._live is not None)
 
     def set(self, run: Run) -> None:
@@ -88,10 +85,12 @@ class Marks:
         """Make the file anew where somebody has taken it away. For the thread: it may wait for the disk."""
         if identity(self._path) == self._file:
             return
-        self._save(in_use=self._live is not None)
         if self._live is None:
+            self._save(in_use=False)
             self._map = map_saved(self._path)
         else:
+            self._cookie = draw()
+            self._save(in_use=True)
             self._live = self._live.rename(self._place())
 
     def close(self) -> None:
@@ -99,6 +98,24 @@ class Marks:
         self._save(in_use=False)
         if self._live is not None:
             self._live.unlink(missing_ok=True)
+
+    def _find(self, live: Path) -> bool:
+        """Take up what a daemon that died has left in memory. False where that is gone, or not ours."""
+        try:
+            self._map = map_left(live, self._path.parent.stat())
+        except OSError:
+            return False
+        return True
+
+    def _make(self, ring: bytes) -> None:
+        """Begin in memory, under a name that nobody knows yet: others can read the former one, and take it."""
+        self._cookie = draw()
+        self._live = self._place()
+        try:
+            self._map = map_new(self._live, self._path.parent.stat())
+        except OSError:
+            self._live, self._map = None, map_saved(self._path)
+        self._map[:] = ring
 
     def _place(self) -> Path:
         """Where the marks are while the daemon runs. A copy of the state directory has another place."""
@@ -116,6 +133,11 @@ class Marks:
         if due in (UNKNOWN, NO_DUE_TIME):
             return Mark(id, task, None, known=due != UNKNOWN)
         return Mark(id, task, from_micros(due))
+
+
+def draw() -> int:
+    """A number that makes a name which nobody can guess."""
+    return int.from_bytes(os.urandom(8))
 
 
 def read_saved(path: Path) -> tuple[bytes, int, bool]:
@@ -145,20 +167,37 @@ def save(path: Path, ring: bytes, cookie: int, *, in_use: bool) -> tuple[int, in
         os.close(fd)
 
 
-def map_live(path: Path, owner: os.stat_result) -> mmap.mmap:
-    """The marks in memory, for the owner of the state directory."""
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+def map_left(path: Path, owner: os.stat_result) -> mmap.mmap:
+    """The marks in memory that a daemon has left. Raises OSError where they are gone, or may be another user's."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        fd = os.open(path, flags)
-    except FileNotFoundError:
-        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        if not is_ours(os.fstat(fd), owner):
+            raise PermissionError(errno.EPERM, "another user may have made or changed it", str(path))
+        return mmap.mmap(fd, SIZE)
+    finally:
+        os.close(fd)
+
+
+def map_new(path: Path, owner: os.stat_result) -> mmap.mmap:
+    """New marks in memory, for the owner of the state directory. Raises OSError, also where something is there."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         if os.geteuid() == 0:
             os.fchown(fd, owner.st_uid, owner.st_gid)
         os.posix_fallocate(fd, 0, SIZE)  # a hole could not be filled where memory is full, and that is a SIGBUS
         return mmap.mmap(fd, SIZE)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     finally:
         os.close(fd)
+
+
+def is_ours(found: os.stat_result, owner: os.stat_result) -> bool:
+    """Whether nobody else can have written there, nor can shorten it, which would be a SIGBUS."""
+    users = (0, owner.st_uid) if os.geteuid() == 0 else (os.geteuid(),)
+    only_they_write = found.st_uid in users and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISREG(found.st_mode) and only_they_write and found.st_nlink == 1 and found.st_size == SIZE
 
 
 def map_saved(path: Path) -> mmap.mmap:

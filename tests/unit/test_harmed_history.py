@@ -26,13 +26,13 @@ from linod.daemon.anew import tell_all
 from linod.daemon.clock import Timers, now
 from linod.daemon.history import SqliteHistory
 from linod.daemon.historyfile import Harm
-from linod.daemon.marks import ID, MARK_SLOTS, MARKS, SHARED
+from linod.daemon.marks import ID, MARK_SLOTS, MARKS, SHARED, SIZE
 from linod.daemon.pauses import make_pause
 from linod.daemon.plan import Plan
 from linod.daemon.reporter import Reporter
 from linod.daemon.running import Running
 from linod.runs import Outcome, Run, Trigger
-from tests.unit.test_history import KILLED, NOON, PATIENCE, ROOT, answers, rows, run, task, until
+from tests.unit.test_history import KILLED, NOBODY, NOON, PATIENCE, ROOT, answers, rows, run, task, until
 from tests.unit.test_reporter import Kept
 
 
@@ -458,6 +458,101 @@ def test_marks_that_are_gone_with_a_daemon_that_died_may_have_been_there(killed_
     assert all(again.started_for_sure(found) for found in past.unfinished)
     assert again.close(PATIENCE)
     assert not SqliteHistory(killed_state, Settings()).started_for_sure(run(5))
+
+
+def live_marks(state: Path) -> Path:
+    """Where a daemon that was killed has left its marks in memory."""
+    info = state.stat()
+    [live] = SHARED.glob(f"linod-{info.st_dev}-{info.st_ino}-*")
+    return live
+
+
+def invent_marks(live: Path) -> None:
+    """As any user can, where the name is free."""
+    live.unlink(missing_ok=True)
+    live.write_bytes(struct.pack("<q", 2**63 - 1).ljust(SIZE, b"\0"))
+    live.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(live, NOBODY, NOBODY)
+    else:
+        live.chmod(0o666)
+
+
+def open_to_others(live: Path) -> None:
+    live.chmod(0o622)
+
+
+def shorten(live: Path) -> None:
+    os.truncate(live, 0)
+
+
+def give_another_name(live: Path) -> None:
+    live.with_name(f"{live.name}-other").hardlink_to(live)
+
+
+def lead_elsewhere(live: Path) -> None:
+    live.rename(live.with_name(f"{live.name}-other"))
+    live.symlink_to(live.with_name(f"{live.name}-other"))
+
+
+def lay_a_pipe(live: Path) -> None:
+    live.unlink()
+    os.mkfifo(live, 0o600)
+
+
+HOSTILE = [invent_marks, open_to_others, shorten, give_another_name, lead_elsewhere, lay_a_pipe]
+
+
+@pytest.fixture
+def clean_memory(state: Path) -> Iterator[None]:
+    """Nothing of this state directory is left in memory."""
+    info = state.stat()
+    yield
+    for path in SHARED.glob(f"linod-{info.st_dev}-{info.st_ino}-*"):
+        path.unlink()
+
+
+@pytest.mark.claim("S24")
+@pytest.mark.parametrize("take_over", HOSTILE, ids=lambda take_over: take_over.__name__)
+@pytest.mark.usefixtures("clean_memory")
+def test_marks_of_another_user_are_not_believed(
+    killed_state: Path, open_history: Open, take_over: Callable[[Path], None]
+) -> None:
+    """They count as gone: what was claimed counts as started, and nothing else does."""
+    live = live_marks(killed_state)
+    take_over(live)
+    history = open_history()
+    past = history.past()
+    assert history._marks._live not in (None, live)
+    assert (past.last_id, past.missing) == (6, 0)
+    assert all(history.started_for_sure(found) for found in past.unfinished)
+    history.mark_started(run(7))
+
+
+@pytest.mark.claim("S24")
+@pytest.mark.usefixtures("clean_memory")
+def test_the_name_of_marks_is_never_used_again(history: SqliteHistory, open_history: Open) -> None:
+    """Another user has seen it, and takes it while no daemon runs."""
+    history.mark_started(run(101))
+    live = history._marks._live
+    assert live is not None
+    assert history.close(PATIENCE)
+    invent_marks(live)
+    again = open_history()
+    assert again.past().last_id == 101
+    assert again.started_for_sure(run(101)) and not again.started_for_sure(run(102))
+    assert live.read_bytes()[:8] == struct.pack("<q", 2**63 - 1), "nothing was written there"
+
+
+@pytest.mark.usefixtures("clean_memory")
+def test_a_name_that_was_seen_is_not_used_for_a_directory_that_is_made_again(
+    history: SqliteHistory, state: Path
+) -> None:
+    before = history._marks._cookie
+    remove_the_directory(state)
+    claim(history, 102)
+    assert history._marks._cookie != before
+    assert history._marks._live == history._marks._place()
 
 
 def test_a_copy_of_the_directory_has_marks_of_its_own(history: SqliteHistory, state: Path) -> None:
