@@ -17,10 +17,13 @@ import os
 import stat
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 
+from ..archive import LATEST
 from ..instants import from_micros, to_micros
 from ..runs import Run, Trigger
 from ..state import give_to_owner
@@ -33,6 +36,7 @@ STARTS_AT = MARK_SLOTS * ID.size  # the ids come first, and the rest is younger 
 SIZE = STARTS_AT + MARK_SLOTS * START.size
 TAIL = struct.Struct("<Q?")  # a number that no other file has, and whether a daemon has these marks in memory
 UNKNOWN, NO_DUE_TIME = 0, -1
+ENDLESS = 1 << 53  # an id that no site reaches, however many runs it has
 SHARED = Path("/dev/shm")  # memory that outlives a process
 
 
@@ -73,13 +77,9 @@ class Marks:
     def has(self, id: int) -> bool:
         return bool(ID.unpack_from(self._map, id % MARK_SLOTS * ID.size)[0] == id)
 
-    def highest(self) -> int:
-        """The highest id that was ever marked: it must not be given again."""
-        return max(self._ids())
-
     def after(self, id: int) -> list[Mark]:
         """The runs that were started after one, in their order; those that were overwritten since are missing."""
-        return [self._mark(later) for later in sorted(self._ids()) if later > id]
+        return sorted((mark for mark in self._marks() if mark.id > id), key=attrgetter("id"))
 
     def keep(self) -> None:
         """Make the file anew where somebody has taken it away. For the thread: it may wait for the disk."""
@@ -125,14 +125,16 @@ class Marks:
     def _save(self, *, in_use: bool) -> None:
         self._file = save(self._path, self._map[:], self._cookie, in_use=in_use)
 
-    def _ids(self) -> tuple[int, ...]:
-        return struct.unpack_from(f"<{MARK_SLOTS}q", self._map)
-
-    def _mark(self, id: int) -> Mark:
-        due, task = START.unpack_from(self._map, STARTS_AT + id % MARK_SLOTS * START.size)
-        if due in (UNKNOWN, NO_DUE_TIME):
-            return Mark(id, task, None, known=due != UNKNOWN)
-        return Mark(id, task, from_micros(due))
+    def _marks(self) -> Iterator[Mark]:
+        """What linod can have written there: a file may hold anything."""
+        ids = struct.unpack_from(f"<{MARK_SLOTS}q", self._map)
+        for slot, (id, (due, task)) in enumerate(zip(ids, START.iter_unpack(self._map[STARTS_AT:]), strict=True)):
+            if not 0 < id < ENDLESS or id % MARK_SLOTS != slot:
+                continue
+            if due in (UNKNOWN, NO_DUE_TIME):
+                yield Mark(id, task, None, known=due != UNKNOWN)
+            elif 0 < due <= LATEST:
+                yield Mark(id, task, from_micros(due))
 
 
 def draw() -> int:

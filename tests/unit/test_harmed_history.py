@@ -26,7 +26,7 @@ from linod.daemon.anew import tell_all
 from linod.daemon.clock import Timers, now
 from linod.daemon.history import SqliteHistory
 from linod.daemon.historyfile import Harm
-from linod.daemon.marks import ID, MARK_SLOTS, MARKS, SHARED, SIZE
+from linod.daemon.marks import ID, MARK_SLOTS, MARKS, SHARED, SIZE, START, STARTS_AT, read_saved
 from linod.daemon.pauses import make_pause
 from linod.daemon.plan import Plan
 from linod.daemon.reporter import Reporter
@@ -440,6 +440,29 @@ def test_marks_of_the_first_version_are_read(history: SqliteHistory, state: Path
     assert again.started_for_sure(run(101)) and not again.started_for_sure(run(99))
 
 
+@pytest.mark.parametrize(
+    ("slot", "id", "due"),
+    [
+        (102, 102, 2**62),
+        (102, 102, -(2**62)),
+        (102, 103, -1),
+        (MARK_SLOTS - 1, 2**63 - 1, -1),
+        (0, 2**53, -1),
+    ],
+)
+def test_what_linod_cannot_have_marked_is_no_mark(
+    history: SqliteHistory, state: Path, open_history: Open, slot: int, id: int, due: int
+) -> None:
+    history.mark_started(run(101))
+    assert history.close(PATIENCE)
+    overwrite(state / MARKS, slot * ID.size, ID.pack(id))
+    overwrite(state / MARKS, STARTS_AT + slot * START.size, START.pack(due, 1))
+    again = open_history()
+    past = again.past()
+    assert (past.last_id, past.missing, past.behind) == (101, 0, False)
+    assert again.started_for_sure(run(101))
+
+
 @pytest.fixture
 def killed_state(state: Path) -> Path:
     """The state directory of a daemon that was killed; of five claims, it had begun two."""
@@ -462,9 +485,8 @@ def test_marks_that_are_gone_with_a_daemon_that_died_may_have_been_there(killed_
 
 def live_marks(state: Path) -> Path:
     """Where a daemon that was killed has left its marks in memory."""
-    info = state.stat()
-    [live] = SHARED.glob(f"linod-{info.st_dev}-{info.st_ino}-*")
-    return live
+    info, (_, cookie, _) = state.stat(), read_saved(state / MARKS)
+    return SHARED / f"linod-{info.st_dev}-{info.st_ino}-{cookie:016x}"
 
 
 def invent_marks(live: Path) -> None:
