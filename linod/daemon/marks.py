@@ -16,6 +16,7 @@ import mmap
 import os
 import stat
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,9 +54,12 @@ class Mark:
 class Marks:
     """A ring of started runs: written by a memory access, kept by the kernel."""
 
+    _map: mmap.mmap
+
     def __init__(self, path: Path) -> None:
         """`path`: the file for the time when no daemon runs; raises OSError where it cannot be made."""
         self._path = path
+        self._lock = threading.Lock()  # the thread may put other marks in the place of those that the loop sets
         ring, self._cookie, in_use = read_saved(path)
         self._file = save(path, ring, self._cookie, in_use=in_use)
         self._live: Path | None = self._place()
@@ -67,12 +71,14 @@ class Marks:
 
     def set(self, run: Run) -> None:
         due = NO_DUE_TIME if run.trigger is Trigger.MANUAL else to_micros(run.due)
-        slot = run.id % MARK_SLOTS
-        START.pack_into(self._map, STARTS_AT + slot * START.size, due, sum_of(run.task))
-        ID.pack_into(self._map, slot * ID.size, run.id)
+        slot, task = run.id % MARK_SLOTS, sum_of(run.task)
+        with self._lock:
+            START.pack_into(self._map, STARTS_AT + slot * START.size, due, task)
+            ID.pack_into(self._map, slot * ID.size, run.id)
 
     def clear(self, id: int) -> None:
-        ID.pack_into(self._map, id % MARK_SLOTS * ID.size, 0)
+        with self._lock:
+            ID.pack_into(self._map, id % MARK_SLOTS * ID.size, 0)
 
     def has(self, id: int) -> bool:
         return bool(ID.unpack_from(self._map, id % MARK_SLOTS * ID.size)[0] == id)
@@ -87,7 +93,10 @@ class Marks:
             return
         if self._live is None:
             self._save(in_use=False)
-            self._map = map_saved(self._path)
+            new = map_saved(self._path)
+            with self._lock:
+                new[:] = self._map[:]  # with what was marked while the file was made
+                self._map = new
         else:
             self._cookie = draw()
             self._save(in_use=True)

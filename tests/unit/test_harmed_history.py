@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ from linod.daemon.anew import tell_all
 from linod.daemon.clock import Timers, now
 from linod.daemon.history import SqliteHistory
 from linod.daemon.historyfile import Harm
-from linod.daemon.marks import ID, MARK_SLOTS, MARKS, SHARED, SIZE, START, STARTS_AT, read_saved
+from linod.daemon.marks import ID, MARK_SLOTS, MARKS, SHARED, SIZE, START, STARTS_AT, map_saved, read_saved
 from linod.daemon.pauses import make_pause
 from linod.daemon.plan import Plan
 from linod.daemon.reporter import Reporter
@@ -599,6 +600,29 @@ def test_where_no_memory_outlives_a_process_marks_are_in_the_file(
     history.mark_started(run(9))
     again = open_history()
     assert [again.started_for_sure(run(id)) for id in (7, 8, 9)] == [True, False, True]
+
+
+def test_what_is_marked_while_the_file_is_made_anew_is_not_lost(
+    state: Path, open_history: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks_module, "SHARED", state / "missing")
+    history = open_history()
+    history.past()
+    history.mark_started(run(6))
+
+    def map_late(path: Path) -> mmap.mmap:
+        history.mark_started(run(7))  # as the loop may do it at any moment
+        history.unmark_started(run(6))
+        return map_saved(path)
+
+    monkeypatch.setattr(marks_module, "map_saved", map_late)
+    (state / MARKS).unlink()
+    claim(history, 8)
+    monkeypatch.undo()
+    assert [history.started_for_sure(run(id)) for id in (6, 7)] == [False, True]
+    with (state / MARKS).open("rb") as file:
+        file.seek(7 * ID.size)
+        assert ID.unpack(file.read(ID.size)) == (7,)
 
 
 def test_nothing_is_left_in_memory_after_an_orderly_end(history: SqliteHistory) -> None:
