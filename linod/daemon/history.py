@@ -275,9 +275,7 @@ class SqliteHistory:
                 refused = self._write_batch(batch)
                 self._writing_since = None
                 news, self.trouble, pause = bool(self.trouble or self._file.renewals), "", FIRST_PAUSE
-                claims, batch.claims = batch.claims, []
-                self._answer([(id, id not in refused) for id in claims], batch.callbacks, news=news)
-                self._prune_sometimes()
+                self._answer([(id, id not in refused) for id in batch.claims], batch.callbacks, news=news)
             except Exception as error:  # whatever it is: were this thread to end, no task would run any more
                 self._writing_since = None
                 if isinstance(error, SiteLocked):
@@ -287,6 +285,8 @@ class SqliteHistory:
                 if self._put_back(batch, pause):
                     break
                 pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                self._prune_sometimes()
         with suppress(Exception):
             self._file.ready()  # a successor finds it, also where it was taken away since the last transaction
         self._file.close()
@@ -378,7 +378,9 @@ class SqliteHistory:
     def _prune_sometimes(self) -> None:
         if monotonic() > self._next_prune:
             self._next_prune = monotonic() + PRUNE_EVERY
-            self.prune()
+            # What is wrong with the disk is told when records cannot be written; old ones may stay a while.
+            with suppress(Exception):
+                self.prune()
 
     def prune(self) -> None:
         """Delete runs that are too old or too many; the last one of each task stays."""

@@ -427,6 +427,26 @@ def test_the_thread_prunes_from_time_to_time(history: SqliteHistory, tmp_path: P
     assert rows(tmp_path)[-1] == 5 and 1 not in rows(tmp_path)
 
 
+def test_old_runs_that_cannot_be_deleted_are_no_trouble(history: SqliteHistory, tmp_path: Path) -> None:
+    """What was written stays written, and is answered once."""
+    history.settings = Settings(keep_runs=1)
+    with closing(connect(tmp_path / FILE)) as other:
+        other.execute("CREATE TRIGGER kept BEFORE DELETE ON runs BEGIN SELECT RAISE(ABORT, 'kept'); END")
+    for id in (1, 2):
+        history.save(run(id, outcome=Outcome.SUCCEEDED, due=now() + timedelta(seconds=id)))
+    told: list[str] = []
+    history.when_written(told.append)
+    history._next_prune = 0.0
+    answers(history, 0)
+    history.claim(run(3), durable=False)
+    assert answers(history, 1) == {3: True}
+    until(lambda: history._next_prune > 0)
+    history.claim(run(4), durable=False)
+    assert answers(history, 1) == {4: True}
+    assert (told, history.trouble) == ([""], "")
+    assert rows(tmp_path) == [1, 2, 3, 4]
+
+
 # Trouble
 
 CANNOT_WRITE = """
