@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,10 +35,11 @@ from .clock import monotonic, now
 from .historyfile import HistoryFile, Renewal
 from .marks import MARK_SLOTS, MARKS, Marks
 from .past import Past, read_past
-from .statements import ACCOUNT, PRUNE, UPSERT, Statement, pausing, resuming
+from .statements import ACCOUNT, PRUNE, SOME_TASKS, UPSERT, Statement, pausing, resuming
 
 MOST_UNWRITTEN = MARK_SLOTS // 2  # runs begun but not written: with more, marks could overwrite each other
 PRUNE_EVERY = 600.0  # seconds
+PRUNED_TASKS, PRUNED_RUNS = 20, 2000  # at most, in one step
 HANGS_AFTER = 5.0  # seconds for one transaction, after which nobody waits for it any more
 GATHER = 0.01  # seconds between two transactions
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to write
@@ -104,6 +105,7 @@ class SqliteHistory:
         self._let_go = 0
         self._closing = False
         self._next_prune = monotonic() + PRUNE_EVERY
+        self._pruning: Iterator[bool] = iter(())
         self._thread = threading.Thread(target=self._write, name="history", daemon=True)
 
     # Called by the loop
@@ -210,13 +212,18 @@ class SqliteHistory:
                 self._batch.put_before(self._turn)
                 self._turn = Batch()
                 self._lock.notify()
-        since = self._writing_since
-        if since is not None and monotonic() - since > HANGS_AFTER:
+        if self._hangs():
             self._go_on_without()
+
+    def _hangs(self) -> bool:
+        since = self._writing_since
+        return since is not None and monotonic() - since >= HANGS_AFTER
 
     def _go_on_without(self) -> None:
         """The disk hangs: tasks are run all the same."""
         with self._lock:
+            if not self._hangs():
+                return  # it has answered at this moment
             waiting = [batch for batch in (self._writing, self._batch) if batch.claims or batch.callbacks]
             if waiting or not self.trouble:
                 self.trouble = self.trouble or f"the disk has not answered for {HANGS_AFTER:g} s"
@@ -273,8 +280,7 @@ class SqliteHistory:
         while (batch := self._next_batch()) is not None:
             try:
                 refused = self._write_batch(batch)
-                self._writing_since = None
-                news, self.trouble, pause = bool(self.trouble or self._file.renewals), "", FIRST_PAUSE
+                news, pause = self._disk_has_answered(), FIRST_PAUSE
                 self._answer([(id, id not in refused) for id in batch.claims], batch.callbacks, news=news)
             except Exception as error:  # whatever it is: were this thread to end, no task would run any more
                 self._writing_since = None
@@ -305,6 +311,13 @@ class SqliteHistory:
             batch, self._batch = self._batch, Batch()
             self._writing, self._writing_since = batch, monotonic()
             return batch
+
+    def _disk_has_answered(self) -> bool:
+        """There is no trouble any more. Whether that, or a new file, is news."""
+        with self._lock:
+            self._writing, self._writing_since = Batch(), None
+            news, self.trouble = bool(self.trouble or self._file.renewals), ""
+            return news
 
     def _write_batch(self, batch: Batch) -> set[int]:
         """Write a batch, into a new file where the old one is damaged. The claims that were refused."""
@@ -376,21 +389,45 @@ class SqliteHistory:
         return False
 
     def _prune_sometimes(self) -> None:
+        """Go on with the pruning: one step after each batch, and more as long as nothing waits to be written."""
         if monotonic() > self._next_prune:
             self._next_prune = monotonic() + PRUNE_EVERY
-            # What is wrong with the disk is told when records cannot be written; old ones may stay a while.
-            with suppress(Exception):
-                self.prune()
+            self._pruning = self.prune()
+        # What is wrong with the disk is told when records cannot be written; old ones may stay a while.
+        with suppress(Exception):
+            while self._prune_a_step() and not self._batch and not self._closing:
+                pass
+        self._writing_since = None
 
-    def prune(self) -> None:
-        """Delete runs that are too old or too many; the last one of each task stays."""
+    def _prune_a_step(self) -> bool:
+        """False when there was none left. As with a batch, nobody waits for it if it takes too long."""
+        self._writing_since = monotonic()
+        try:
+            pruned = next(self._pruning, False)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self._file.begin_anew(str(error))
+            pruned = False
+        if self._disk_has_answered():
+            self._answer((), (), news=True)
+        return pruned
+
+    def prune(self) -> Iterator[bool]:
+        """Delete runs that are too old or too many, a step each time; the last one of each task stays."""
         instant, day = to_micros(now()), timedelta(days=1) // MICROSECOND
         keep, keep_bad = (instant - days * day for days in (self.settings.keep_days, self.settings.keep_failures_days))
-        db = self._file.ready()
-        db.execute(PRUNE, (keep, keep_bad, self.settings.keep_runs))
+        after = ""
+        while (last := self._file.ready().execute(SOME_TASKS, (after, PRUNED_TASKS)).fetchone()[0]) is not None:
+            limits = (keep, keep_bad, self.settings.keep_runs, after, last, PRUNED_RUNS)
+            pruned = self._file.ready().execute(PRUNE, limits).rowcount
+            self._file.written()
+            if pruned < PRUNED_RUNS:
+                after = last
+            yield True
         for statement in totals.FORGET:
-            db.execute(statement)
-        self._file.written()
+            self._file.ready().execute(statement)
+            self._file.written()
 
     def _put_statement(self, statement: str, values: tuple[Any, ...]) -> None:
         self._turn.statements.append((statement, values))

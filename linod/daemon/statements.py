@@ -33,14 +33,18 @@ UPDATE tasks SET accounted = max(ifnull(accounted, 0), new.value)
 FROM json_each(?) AS new WHERE tasks.id = new.key
 """
 
+# The last one of the next tasks after one.
+SOME_TASKS = "SELECT max(task) FROM (SELECT DISTINCT task FROM runs WHERE task > ? ORDER BY task LIMIT ?)"
+
 PRUNE = """
 DELETE FROM runs WHERE id IN (
     SELECT id FROM (
         SELECT id, outcome, due, row_number() OVER (PARTITION BY task ORDER BY id DESC) AS nth
-        FROM runs WHERE outcome IS NOT NULL
+        FROM runs WHERE outcome IS NOT NULL AND task > ?4 AND task <= ?5
     )
     WHERE nth > 1 AND CASE WHEN outcome IN ('failed', 'timed_out', 'crashed', 'lost')
         THEN due < ?2 ELSE due < ?1 OR nth > ?3 END
+    LIMIT ?6
 )
 """
 

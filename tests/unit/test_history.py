@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -19,6 +20,7 @@ import pytest
 
 from linod.archive import COLUMNS, FILE, VERSION, Archive, Streak, connect
 from linod.conf import Settings
+from linod.daemon import history as history_module
 from linod.daemon.batch import MOST_KEPT, MOST_TEXT, Batch
 from linod.daemon.clock import now
 from linod.daemon.history import SqliteHistory, is_durable
@@ -385,6 +387,11 @@ def fill(state: Path, runs: Iterable[Run]) -> None:
     db.close()
 
 
+def prune(history: SqliteHistory) -> None:
+    """All steps of it."""
+    assert all(history.prune())
+
+
 def test_old_runs_and_those_beyond_a_count_are_deleted(history: SqliteHistory, tmp_path: Path) -> None:
     history.settings = Settings(keep_runs=100, keep_days=30, keep_failures_days=180)
     day = timedelta(days=1)
@@ -408,7 +415,7 @@ def test_old_runs_and_those_beyond_a_count_are_deleted(history: SqliteHistory, t
         ],
     )
     began = time.monotonic()
-    history.prune()
+    prune(history)
     assert time.monotonic() - began < 5
     assert rows(tmp_path, where="id < 100") == [1, 3, 4, 6, 9, 10, 11]
     assert rows(tmp_path, where="task = 'app.many'") == list(range(10_000, 10_100))
@@ -445,6 +452,81 @@ def test_old_runs_that_cannot_be_deleted_are_no_trouble(history: SqliteHistory, 
     assert answers(history, 1) == {4: True}
     assert (told, history.trouble) == ([""], "")
     assert rows(tmp_path) == [1, 2, 3, 4]
+
+
+def prune_after(history: SqliteHistory, monkeypatch: pytest.MonkeyPatch, before: Callable[[], object]) -> None:
+    """Let the thread prune, and call a function before each step."""
+    steps = history.prune
+
+    def prune() -> Iterator[bool]:
+        before()
+        for step in steps():
+            yield step
+            before()
+
+    monkeypatch.setattr(history, "prune", prune)
+    history._next_prune = 0.0
+    history.save(run(1, outcome=Outcome.SUCCEEDED))
+    history.turn_finished()
+
+
+def test_claims_come_between_the_steps_of_pruning(
+    history: SqliteHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.settings = Settings(keep_runs=1)
+    fill(tmp_path, [run(id, f"app.{id % 30:02}", due=now(), lap=id, outcome=Outcome.FAILED) for id in range(100, 160)])
+    fill(tmp_path, [run(id, f"app.{id % 30:02}", due=now(), lap=id, outcome=Outcome.SUCCEEDED) for id in range(10, 70)])
+    monkeypatch.setattr(history_module, "PRUNED_TASKS", 1)
+    steps = threading.Semaphore(0)
+    prune_after(history, monkeypatch, steps.acquire)
+    until(lambda: history._writing_since and not history._writing)
+    history.claim(run(2), durable=False)
+    history.turn_finished()
+    steps.release()
+    assert answers(history, 1) == {2: True}
+    assert len(rows(tmp_path, where="id BETWEEN 10 AND 69")) > 50
+    steps.release(100)
+    until(lambda: not rows(tmp_path, where="id BETWEEN 10 AND 69"))
+
+
+def test_more_than_a_step_deletes_are_deleted_in_several(
+    history: SqliteHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.settings = Settings(keep_runs=1)
+    monkeypatch.setattr(history_module, "PRUNED_RUNS", 10)
+    fill(tmp_path, [run(id, due=now() + timedelta(seconds=id), outcome=Outcome.SUCCEEDED) for id in range(1, 46)])
+    assert len(list(history.prune())) == 5
+    assert rows(tmp_path) == [45]
+
+
+@pytest.mark.claim("H9")
+def test_pruning_that_hangs_stops_no_task(
+    history: SqliteHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "HANGS_AFTER", 0.2)
+    history.settings = Settings(keep_runs=1)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None, check_same_thread=False)) as other:
+        prune_after(history, monkeypatch, lambda: other.in_transaction or other.execute("BEGIN IMMEDIATE"))
+        until(lambda: other.in_transaction)
+        history.claim(run(2), durable=False)
+        until(lambda: history.turn_finished() or dict(history.answers()) == {2: True})
+        assert history.trouble == "the disk has not answered for 0.2 s"
+        monkeypatch.undo()
+        other.execute("ROLLBACK")
+    until(lambda: not history.trouble)
+    until(lambda: rows(tmp_path) == [1, 2])
+
+
+def test_damage_that_is_found_while_pruning_is_told(
+    history: SqliteHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_damage() -> None:
+        (tmp_path / FILE).write_text("This is no database. " * 1000)
+        (tmp_path / f"{FILE}-wal").write_text("")
+
+    prune_after(history, monkeypatch, find_damage)
+    assert select.select([history], [], [], PATIENCE)[0]
+    assert [renewal.harm for renewal in history.renewals()] == ["damaged"]
 
 
 # Trouble

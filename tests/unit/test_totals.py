@@ -52,6 +52,11 @@ def write(history: SqliteHistory, *runs: Run) -> None:
     settle(history)
 
 
+def prune(history: SqliteHistory) -> None:
+    """All steps of it."""
+    assert all(history.prune())
+
+
 def settle(history: SqliteHistory) -> None:
     written: list[str] = []
     history.when_written(written.append)
@@ -109,7 +114,7 @@ def test_what_was_written_in_vain_is_counted_when_it_is_written(history: SqliteH
 def test_totals_do_not_shrink_when_history_forgets_runs(history: SqliteHistory, tmp_path: Path) -> None:
     history.know(task(), 0, NOON, None)
     write(history, *(run(id) for id in range(1, 101)))
-    history.prune()
+    prune(history)
     with Archive(tmp_path) as archive:
         assert len(archive.runs()) < 100
     assert counts(tmp_path) == {"succeeded": 100}
@@ -120,11 +125,11 @@ def test_totals_go_with_the_last_that_is_known_of_a_task(history: SqliteHistory,
     write(history, run(1))
     history.forget(TASK)
     settle(history)
-    history.prune()
+    prune(history)
     assert counts(tmp_path) == {"succeeded": 1}  # its run is still there
     with closing(sqlite3.connect(tmp_path / FILE, timeout=PATIENCE)) as db, db:
         db.execute("DELETE FROM runs")
-    history.prune()
+    prune(history)
     assert counts(tmp_path) == {}
     with Archive(tmp_path) as archive:
         assert sum(archive.durations([TASK])[TASK].runs) == 0
@@ -160,7 +165,7 @@ def test_only_what_a_schedule_starts_can_be_late(history: SqliteHistory, tmp_pat
 
 def test_the_latest_of_an_outcome_is_known_when_its_run_is_forgotten(history: SqliteHistory, tmp_path: Path) -> None:
     write(history, run(2), run(1), run(3, outcome=Outcome.FAILED))
-    history.prune()
+    prune(history)
     with Archive(tmp_path) as archive:
         totals = archive.totals([TASK])
     assert totals[TASK, Outcome.SUCCEEDED].latest == run(2).ended
