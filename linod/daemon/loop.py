@@ -136,6 +136,7 @@ class Daemon:
             self.notifier.next_ping(),
             self.running.next_room(),
             self.reporter.next_flush(),
+            self.history.patience(),
         )
         return min((limit for limit in limits if limit is not None), default=None)
 

@@ -1,14 +1,17 @@
 """The disk of the state directory is full, hangs, or can only be read: tasks go on, and what to do is told."""
 
 import os
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
+from linod.archive import FILE
 from linod.caller import ask
 from linod.wire import Ask
 from tests.support.disk import Disk
-from tests.support.site import Site, until
+from tests.support.site import Site, time_of_day, until
 
 # It takes long, and has little to do with the version of Django.
 pytestmark = pytest.mark.slow
@@ -47,6 +50,29 @@ def longest_answer(site, seconds):
         longest = max(longest, time.monotonic() - began)
         time.sleep(0.05)
     return longest
+
+
+@pytest.mark.claim("H9")
+def test_a_task_waits_five_seconds_for_a_disk_also_where_nothing_else_happens(tmp_path):
+    due = time.time() + 25
+    site = Site(
+        tmp_path / "site",
+        tasks=f"""
+import linod
+
+@linod.task(at="{time_of_day(25)}")
+def rare():
+    open("noted", "w").close()
+""",
+    )
+    with site.daemon() as daemon:
+        daemon.wait_for("rare")
+        with closing(sqlite3.connect(site.state / FILE, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # for which SQLite waits ten seconds
+            assert time.time() < due - 12, "it is not claimed yet"
+            until((site.path / "noted").exists, timeout=40)
+            assert time.time() - due < 5
+            other.execute("ROLLBACK")
 
 
 @pytest.mark.claim("H7", "H9")

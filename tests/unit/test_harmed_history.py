@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import shutil
 import signal
 import sqlite3
@@ -24,7 +25,7 @@ from linod.daemon import historyfile as historyfile_module
 from linod.daemon import marks as marks_module
 from linod.daemon.alerting import Alerting
 from linod.daemon.anew import tell_all
-from linod.daemon.clock import Timers, now
+from linod.daemon.clock import Timers, monotonic, now
 from linod.daemon.history import SqliteHistory
 from linod.daemon.historyfile import Harm
 from linod.daemon.marks import ID, MARK_SLOTS, MARKS, SHARED, SIZE, START, STARTS_AT, map_saved, read_saved
@@ -693,6 +694,28 @@ def test_a_disk_that_hangs_stops_no_task(history: SqliteHistory, state: Path, mo
         other.execute("ROLLBACK")
     until(lambda: not history.trouble)
     assert 102 in rows(state)
+
+
+@pytest.mark.claim("H9")
+def test_the_loop_wakes_when_nobody_waits_for_the_disk_any_more(
+    history: SqliteHistory, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing else happens, there is no other turn."""
+    monkeypatch.setattr(history_module, "HANGS_AFTER", 0.5)
+    until(lambda: history._writing_since is None)
+    assert history.patience() is None
+    with closing(sqlite3.connect(state / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        history.claim(run(102), durable=True)
+        history.turn_finished()
+        until(lambda: history._writing_since)
+        begun = monotonic()
+        while not (found := answers_now(history)):
+            assert select.select([history], [], [], history.patience())[0] or history.patience() == 0
+        assert found == {102: True}
+        assert 0.3 < monotonic() - begun < 5
+        assert history.patience() is None, "it is woken once"
+        other.execute("ROLLBACK")
 
 
 def answers_now(history: SqliteHistory) -> dict[int, bool]:
