@@ -12,6 +12,7 @@ from ..runs import Outcome
 # Kept in memory while the file cannot be written.
 MOST_KEPT = 20_000  # rows
 MOST_TEXT = 16 << 20  # characters of what runs wrote, and of their tracebacks
+SLACK = 10  # one part in so many may be added before all is looked through again
 
 OUTCOME = COLUMNS.index("outcome")
 DULL = (Outcome.SUCCEEDED, Outcome.SKIPPED)
@@ -29,6 +30,8 @@ class Batch:
     statements: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     callbacks: list[Callable[[str], None]] = field(default_factory=list)
     durable: bool = False
+    rows_added: int = 0  # since it was last looked whether there is too much
+    text_added: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.runs or self.withdrawn or self.accounted or self.statements or self.callbacks)
@@ -40,6 +43,8 @@ class Batch:
     def put_before(self, later: Batch) -> None:
         """Take in what has gathered since."""
         self.runs.update(later.runs)
+        self.rows_added += len(later.runs)
+        self.text_added += sum(map(text_of, later.runs.values()))
         for id in later.withdrawn:
             self.runs.pop(id, None)
         self.withdrawn |= later.withdrawn
@@ -53,11 +58,18 @@ class Batch:
         self.callbacks += later.callbacks
         self.durable |= later.durable
 
+    def shrink_sometimes(self) -> int:
+        """The same as `shrink`, at almost no cost: only when much was added since the last time."""
+        if self.rows_added <= MOST_KEPT // SLACK and self.text_added <= MOST_TEXT // SLACK:
+            return 0
+        return self.shrink()
+
     def shrink(self) -> int:
         """Let go of the rows that matter least, where there is too much to keep in memory; returns how many.
 
         First the oldest that went well or were skipped, then the oldest that went wrong; never one that has no end yet.
         """
+        self.rows_added = self.text_added = 0
         rows, text = len(self.runs), sum(map(text_of, self.runs.values()))
         too_many = []
         for id in self._least_important():

@@ -211,6 +211,7 @@ class SqliteHistory:
         if self._turn:
             with self._lock:
                 self._batch.put_before(self._turn)
+                self._let_go += self._batch.shrink_sometimes()
                 self._turn = Batch()
                 self._lock.notify()
         if self._hangs():

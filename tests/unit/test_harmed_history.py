@@ -20,6 +20,7 @@ import pytest
 
 from linod.archive import FILE, Archive, PauseRecord, connect, put_aside
 from linod.conf import Settings
+from linod.daemon import batch as batch_module
 from linod.daemon import history as history_module
 from linod.daemon import historyfile as historyfile_module
 from linod.daemon import marks as marks_module
@@ -715,6 +716,30 @@ def test_the_loop_wakes_when_nobody_waits_for_the_disk_any_more(
         assert found == {102: True}
         assert 0.3 < monotonic() - begun < 5
         assert history.patience() is None, "it is woken once"
+        other.execute("ROLLBACK")
+
+
+@pytest.mark.claim("H7")
+@pytest.mark.parametrize(
+    ("limit", "number", "output"), [("MOST_KEPT", 100, ""), ("MOST_TEXT", 100_000, "x" * 1000)], ids=["rows", "text"]
+)
+def test_while_a_disk_hangs_no_more_is_kept_than_while_it_fails(
+    history: SqliteHistory, state: Path, monkeypatch: pytest.MonkeyPatch, limit: str, number: int, output: str
+) -> None:
+    monkeypatch.setattr(batch_module, limit, number)
+    with closing(sqlite3.connect(state / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        history.save(run(102))
+        history.turn_finished()
+        until(lambda: history._writing.runs)
+        most = 0
+        for id in range(103, 603):
+            history.save(run(id, outcome=Outcome.SUCCEEDED, output=output))
+            history.turn_finished()
+            most = max(most, len(history._batch.runs))
+        assert 100 <= most <= 111
+        assert min(history._batch.runs) > 102 + 389
+        assert history.take_let_go() == 500 - len(history._batch.runs)
         other.execute("ROLLBACK")
 
 
