@@ -8,6 +8,7 @@ from typing import Any
 
 from ..archive import COLUMNS, TEXTS_AT
 from ..runs import Outcome
+from .statements import Statements
 
 # Kept in memory while the file cannot be written.
 MOST_KEPT = 20_000  # rows
@@ -27,7 +28,7 @@ class Batch:
     claims: list[int] = field(default_factory=list)
     accounted: dict[str, int] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)  # tasks that begin anew: what was accounted for before is void
-    statements: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    statements: Statements = field(default_factory=Statements)
     callbacks: list[Callable[[str], None]] = field(default_factory=list)
     durable: bool = False
     rows_added: int = 0  # since it was last looked whether there is too much
@@ -54,7 +55,7 @@ class Batch:
         self.known |= later.known
         for task, due in later.accounted.items():
             self.account(task, due)
-        self.statements += later.statements
+        self.statements.add(later.statements)
         self.callbacks += later.callbacks
         self.durable |= later.durable
 

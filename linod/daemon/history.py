@@ -153,13 +153,11 @@ class SqliteHistory:
 
     def pause(self, pause: PauseRecord) -> None:
         """Remember that a task, or the whole site, is paused."""
-        for statement, values in pausing(pause):
-            self._put_statement(statement, values)
+        self.write_together(pausing(pause))
 
     def resume(self, task: str, since: datetime) -> None:
         """Remember that a pause is over: what was due before is not caught up."""
-        for statement, values in resuming(task, since):
-            self._put_statement(statement, values)
+        self.write_together(resuming(task, since))
 
     def when_written(self, callback: Callable[[str], None]) -> None:
         """Have a function called when all that was said before is on the disk, or with the reason why it is not.
@@ -204,7 +202,7 @@ class SqliteHistory:
 
     def write_together(self, statements: list[Statement]) -> None:
         """Have statements of statements.py written in one transaction."""
-        self._turn.statements += statements
+        self._turn.statements.add(statements)
 
     def turn_finished(self) -> None:
         """Have written what has gathered in one turn of the loop: all of it in one transaction, or nothing of it."""
@@ -439,7 +437,7 @@ class SqliteHistory:
             self._file.written()
 
     def _put_statement(self, statement: str, values: tuple[Any, ...]) -> None:
-        self._turn.statements.append((statement, values))
+        self._turn.statements.add([(statement, values)])
 
 
 def not_ours(db: sqlite3.Connection, batch: Batch) -> set[int]:

@@ -6,7 +6,7 @@ Each statement gives the interpreter's lock away and waits for it again, so ther
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -48,6 +48,21 @@ DELETE FROM runs WHERE id IN (
 )
 """
 
+KNOW = "INSERT OR REPLACE INTO troubles (task, trouble, since) VALUES (?, ?, ?)"
+KNOW_NO_MORE = "DELETE FROM troubles WHERE task = ? AND trouble = ?"
+OWE = "INSERT OR REPLACE INTO untold (number, channels, alert) VALUES (?, ?, ?)"
+OWE_NO_MORE = "DELETE FROM untold WHERE number = ?"
+TELL = "INSERT OR REPLACE INTO told (channel, since, number) VALUES (?, ?, ?)"
+
+# Those that say all about one row: of which table, and how many of their values are its key.
+WHOLE_ROW = {
+    KNOW: ("troubles", 2),
+    KNOW_NO_MORE: ("troubles", 2),
+    OWE: ("untold", 1),
+    OWE_NO_MORE: ("untold", 1),
+    TELL: ("told", 1),
+}
+
 
 def pausing(pause: PauseRecord) -> list[Statement]:
     """The statements that keep a pause."""
@@ -65,24 +80,49 @@ def resuming(task: str, since: datetime) -> list[Statement]:
 
 def knowing(known: Known) -> Statement:
     """The statement that keeps a trouble that people know of."""
-    values = (known.task, str(known.trouble), to_micros(known.since))
-    return "INSERT OR REPLACE INTO troubles (task, trouble, since) VALUES (?, ?, ?)", values
+    return KNOW, (known.task, str(known.trouble), to_micros(known.since))
 
 
 def knowing_no_more(known: Known) -> Statement:
     """The statement for one that is over."""
-    return "DELETE FROM troubles WHERE task = ? AND trouble = ?", (known.task, str(known.trouble))
+    return KNOW_NO_MORE, (known.task, str(known.trouble))
 
 
 def owing(alert: TaskAlert, channels: Collection[str]) -> Statement:
     """The statement that keeps an alert until people have been told by these channels; with none, it is let go."""
     if not channels:
-        return "DELETE FROM untold WHERE number = ?", (alert.number,)
-    values = (alert.number, " ".join(channels), json.dumps(alert.as_dict()))
-    return "INSERT OR REPLACE INTO untold (number, channels, alert) VALUES (?, ?, ?)", values
+        return OWE_NO_MORE, (alert.number,)
+    return OWE, (alert.number, " ".join(channels), json.dumps(alert.as_dict()))
 
 
 def telling(channel: str, since: datetime, number: int) -> Statement:
     """The statement that keeps when people were told something by a channel, and the number of the latest alert."""
-    values = (channel, to_micros(since), number)
-    return "INSERT OR REPLACE INTO told (channel, since, number) VALUES (?, ?, ?)", values
+    return TELL, (channel, to_micros(since), number)
+
+
+class Statements:
+    """Statements in their order, without those whose row a later one of them writes anew."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Any, ...], Statement] = {}
+        self._others = 0  # statements about any rows: what was said before them is not taken back after them
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[Statement]:
+        return iter(self._kept.values())
+
+    def add(self, statements: Iterable[Statement]) -> None:
+        for statement in statements:
+            row = row_of(statement)
+            if not row:
+                self._others += 1
+            self._kept[(self._others, *row)] = statement
+
+
+def row_of(statement: Statement) -> tuple[Any, ...]:
+    """The table and the key of the row of which a statement says all; empty for any other statement."""
+    sql, values = statement
+    table, columns = WHOLE_ROW.get(sql, ("", 0))
+    return (table, *values[:columns]) if table else ()

@@ -18,9 +18,12 @@ from typing import Any
 
 import pytest
 
+from linod.alert.task import TaskAlert
 from linod.archive import COLUMNS, FILE, VERSION, Archive, Streak, connect
 from linod.conf import Settings
 from linod.daemon import history as history_module
+from linod.daemon import statements
+from linod.daemon.alerts import Known, Trouble
 from linod.daemon.batch import MOST_KEPT, MOST_TEXT, Batch
 from linod.daemon.clock import now
 from linod.daemon.history import SqliteHistory, is_durable
@@ -683,13 +686,58 @@ def test_how_much_was_let_go_is_told_once(history: SqliteHistory) -> None:
 def test_a_batch_that_could_not_be_written_goes_before_what_came_later() -> None:
     early, later = batch([1, 2, 3], None), batch([2, 4], "succeeded")
     early.accounted, later.accounted = {"a": 1, "b": 1, "c": 3}, {"a": 2, "c": 2}
-    early.statements, later.statements = [("one", ())], [("two", ())]
+    early.statements.add([("one", ())])
+    later.statements.add([("two", ())])
     later.withdrawn = {3}
     early.put_before(later)
     assert early.runs == batch([1], None).runs | later.runs
     assert early.accounted == {"a": 2, "b": 1, "c": 3}
-    assert [statement for statement, _ in early.statements] == ["one", "two"]
+    assert [sql for sql, _ in early.statements] == ["one", "two"]
     assert early.withdrawn == {3}
+
+
+def alert(number: int, detail: str = "") -> TaskAlert:
+    return TaskAlert(number=number, event="failed", task="app.work", name="site", at="", detail=detail)
+
+
+def test_of_what_people_know_and_are_told_only_the_last_is_kept_for_writing(
+    history: SqliteHistory, tmp_path: Path
+) -> None:
+    """However long a disk does not answer."""
+    failing = Known(task="app.work", trouble=Trouble.FAILING, since=NOON)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        history.save(run(1))
+        history.turn_finished()
+        until(lambda: history._writing.runs)
+        for number in range(100):
+            at = NOON + timedelta(seconds=number)
+            history.write_together([statements.owing(alert(1, f"{number}"), ["mail"]), statements.owing(alert(2), [])])
+            history.write_together([statements.knowing(failing), statements.knowing_no_more(failing)])
+            history.write_together([statements.telling("mail", at, number)])
+            history.turn_finished()
+        assert len(history._batch.statements) == 4
+        other.execute("ROLLBACK")
+    assert history.close(PATIENCE)
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        [(number, text)] = db.execute("SELECT number, alert FROM untold")
+        assert (number, json.loads(text)["detail"]) == (1, "99")
+        assert db.execute("SELECT channel, number FROM told").fetchall() == [("mail", 99)]
+        assert db.execute("SELECT * FROM troubles").fetchall() == []
+
+
+def test_what_people_know_of_a_task_goes_with_it_when_it_is_renamed_or_forgotten(
+    history: SqliteHistory, tmp_path: Path
+) -> None:
+    """Also in one transaction, where another task has its id afterwards."""
+    history.write_together([statements.knowing(Known(task="app.a", trouble=Trouble.LATE, since=NOON))])
+    history.rename("app.a", "app.b")
+    history.write_together([statements.knowing(Known(task="app.a", trouble=Trouble.LATE, since=NOON))])
+    history.write_together([statements.knowing(Known(task="app.c", trouble=Trouble.LATE, since=NOON))])
+    history.forget("app.c")
+    assert history.close(PATIENCE)
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        assert db.execute("SELECT task FROM troubles ORDER BY task").fetchall() == [("app.a",), ("app.b",)]
 
 
 def test_what_was_accounted_for_before_a_task_begins_anew_is_void() -> None:
