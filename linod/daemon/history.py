@@ -254,9 +254,8 @@ class SqliteHistory:
 
     def renewals(self) -> list[Renewal]:
         """Why the file had to be made anew since the last call; what was told before must then be told again."""
-        with self._lock:
-            renewals, self._file.renewals = self._file.renewals, []
-        return renewals
+        waiting = self._file.renewals
+        return [waiting.popleft() for _ in range(len(waiting))]
 
     def take_let_go(self) -> int:
         """How many runs were too many to keep in memory until they could be written, since the last call."""

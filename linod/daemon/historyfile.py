@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class HistoryFile:
     def __init__(self, path: Path, keep_lock: Callable[[], None]) -> None:
         self.path = path
         self._keep_lock = keep_lock
-        self.renewals: list[Renewal] = []
+        self.renewals = deque[Renewal]()  # those that nobody has taken yet; any thread may
         self._running = False
         self._rescued: Path | None = None  # all that was in a file that was taken away
         self._db: sqlite3.Connection | None = None

@@ -28,7 +28,7 @@ from linod.daemon.alerting import Alerting
 from linod.daemon.anew import tell_all
 from linod.daemon.clock import Timers, monotonic, now
 from linod.daemon.history import SqliteHistory
-from linod.daemon.historyfile import Harm
+from linod.daemon.historyfile import Harm, Renewal
 from linod.daemon.marks import ID, MARK_SLOTS, MARKS, SHARED, SIZE, START, STARTS_AT, map_saved, read_saved
 from linod.daemon.pauses import make_pause
 from linod.daemon.plan import Plan
@@ -178,6 +178,13 @@ def test_damage_while_it_waits_for_others_who_write_is_noticed(history: SqliteHi
         assert answers(history, 1) == {102: True}
     assert [renewal.harm for renewal in history.renewals()] == [Harm.DAMAGED]
     assert rows(state) == [102]
+
+
+def test_a_renewal_that_is_noted_while_the_loop_asks_is_told_the_next_time(history: SqliteHistory) -> None:
+    note = history._file.renewals.append  # the thread is there,
+    assert history.renewals() == []  # and the loop here
+    note(Renewal(harm=Harm.GONE, path=Path("history")))
+    assert [renewal.harm for renewal in history.renewals()] == [Harm.GONE]
 
 
 def test_two_that_are_put_aside_within_a_second_are_two(history: SqliteHistory, state: Path) -> None:
