@@ -149,7 +149,7 @@ def read_alerts(db: sqlite3.Connection) -> PastAlerts:
             past.known.append(known)
     for number, channels, text in db.execute("SELECT number, channels, alert FROM untold ORDER BY number"):
         past.last_number = number
-        with suppress(ValueError, TypeError, AttributeError):
+        with suppress(ValueError, TypeError, AttributeError, RecursionError):
             past.untold.append((TaskAlert.from_mapping(json.loads(text)), channels.split()))
     for channel, since, number in db.execute("SELECT channel, since, number FROM told"):
         past.told[channel] = from_micros(since)

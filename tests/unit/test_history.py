@@ -830,6 +830,15 @@ def test_a_description_that_is_too_deep_is_none(history: SqliteHistory, tmp_path
     assert known.task is None
 
 
+def test_an_alert_that_is_too_deep_is_none(history: SqliteHistory, tmp_path: Path, open_history: Open) -> None:
+    history.write_together([statements.owing(alert(1), ["mail"]), statements.owing(alert(2), ["mail"])])
+    assert history.close(PATIENCE)
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        db.execute("UPDATE untold SET alert = ? WHERE number = 1", ("[" * 100_000,))
+        db.commit()
+    assert [alert.number for alert, _ in open_history().past().alerts.untold] == [2]
+
+
 def test_an_empty_file_is_a_new_history(tmp_path: Path, open_history: Open) -> None:
     (tmp_path / FILE).touch()
     assert open_history().past().last_id == 0
