@@ -58,8 +58,10 @@ class Recovery:
         return True
 
     def _had_begun(self, run: Run) -> bool:
-        """A claim of another boot may have: its mark is worth nothing."""
-        return run.started is not None or run.boot not in (self._boot, HANDED_ON) or self._history.started_for_sure(run)
+        """A claim of another boot may have: its mark may be gone. One that was handed on has not, unless it is marked."""
+        if run.started is not None or self._history.is_marked(run):
+            return True
+        return run.boot != HANDED_ON and (run.boot != self._boot or self._history.started_for_sure(run))
 
     def _take_up(self, run: Run) -> bool:
         """See to a claim that has not begun: run it, if nothing else would see to its due time. False if it is not."""

@@ -19,6 +19,7 @@ from linod.daemon.agenda import Entry, LiveRun
 from linod.daemon.alerting import Alerting
 from linod.daemon.clock import Timers
 from linod.daemon.history import SqliteHistory
+from linod.daemon.marks import MARKS, SHARED, Marks
 from linod.daemon.pauses import make_pause
 from linod.daemon.plan import Plan
 from linod.daemon.recovery import Recovery
@@ -142,6 +143,43 @@ def test_so_it_is_when_the_host_was_restarted_after_an_orderly_stop(world: World
     world.boot = "another"
     world.start()
     assert [live.run.due for live in world.waiting] == [NOON + HOUR]
+
+
+def lose_marks(world: World) -> None:
+    """As by a daemon that died as soon as it had begun, in a container whose memory is not kept."""
+    Marks(world.state / MARKS)
+    info = world.state.stat()
+    for path in SHARED.glob(f"linod-{info.st_dev}-{info.st_ino}-*"):
+        path.unlink()
+
+
+@pytest.mark.claim("P7")
+def test_so_it_is_where_marks_are_gone_after_an_orderly_stop(world: World) -> None:
+    wait_while_the_next_is_skipped(world, hourly())
+    world.drain()
+    lose_marks(world)
+    world.start()
+    assert [live.run.due for live in world.waiting] == [NOON + HOUR]
+
+
+def test_where_marks_are_gone_without_one_it_counts_as_begun(world: World) -> None:
+    wait_while_the_next_is_skipped(world, hourly())
+    world.end()
+    lose_marks(world)
+    world.start()
+    assert not world.waiting
+    assert {run.due: run.outcome for run in world.recorded()}[NOON + HOUR] is Outcome.LOST
+
+
+def test_one_that_was_handed_on_and_is_marked_has_begun(world: World) -> None:
+    """By a daemon that could not write, and was killed."""
+    wait_while_the_next_is_skipped(world, hourly())
+    run = world.waiting[0].run
+    world.drain()
+    Marks(world.state / MARKS).set(run)
+    world.start()
+    assert not world.waiting
+    assert {run.due: run.outcome for run in world.recorded()}[NOON + HOUR] is Outcome.LOST
 
 
 def test_the_due_times_that_passed_meanwhile_are_seen_to_as_well(world: World) -> None:
