@@ -243,6 +243,8 @@ class Workers:
 
     def end(self, worker: Worker) -> None:
         """End a process that runs no task."""
+        if worker.pid is None:
+            return self._forget(worker)
         self._kill(worker)
 
     def kill(self, live: LiveRun, verdict: Outcome, reason: str) -> None:
@@ -361,6 +363,8 @@ class Workers:
 
     def dismiss(self, worker: Worker, reason: str) -> None:
         """Let a worker leave: it sees the end of its socket. One that doesn't is killed."""
+        if worker.pid is None:
+            return self._forget(worker)  # if it is born yet, it finds its socket closed
         worker.leaving = reason
         if worker in self._idle:
             self._idle.remove(worker)

@@ -12,7 +12,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.support.site import Site, until
+from tests.support.site import Site, name_of, until
 from tests.support.smtp import Server
 from tests.support.web import WebServer
 
@@ -358,6 +358,18 @@ def test_a_run_that_ends_while_the_daemon_stops_is_pinged(tmp_path):
             (site.path / "busy").unlink()
             assert daemon.wait() == 0
         assert [request.path for request in web.requests][-1] == "/secret?key=geheim"
+
+
+def test_a_stop_waits_for_no_sender_that_is_not_born_yet(tmp_path):
+    with WebServer(tmp_path / "web") as web:
+        settings = 'LINOD = {"idle_worker": 0.5, "drain_timeout": 0}'
+        site = Site(tmp_path / "site", pinging(web.url), settings)
+        site.write("busy")
+        with site.daemon() as daemon:
+            until(lambda: web.requests)
+            until(lambda: not any(name_of(pid) == "linod-sender" for pid in daemon.children()))
+            assert daemon.terminate() == 0, "though a sender was asked for, for the run that was ended"
+    assert [run.outcome for run in site.runs("work") if run.started] == ["cancelled"]
 
 
 def test_a_slow_address_delays_no_run(tmp_path):
