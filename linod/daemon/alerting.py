@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
-from ..alert.task import TaskAlert
+from ..alert.task import LONGEST_REASON, TaskAlert
 from ..conf import Settings
 from ..runs import Outcome, Run, Trigger
 from ..wire import Call
@@ -204,6 +204,6 @@ class Alerting:
 
 def last_words(run: Run) -> str:
     """What a run said at last, for who reads of its failure elsewhere."""
-    head = f"{str(run.outcome).replace('_', ' ')}: {run.reason}"
+    head = f"{str(run.outcome).replace('_', ' ')}: {run.reason[:LONGEST_REASON]}"
     rest = "\n".join(filter(None, [run.output, run.traceback]))
     return f"{head}\n\n{rest[-LONGEST_TEXT:]}".strip()

@@ -157,10 +157,10 @@ class Workers:
         return worker if worker.serial in self._all else None
 
     def say(self, worker: Worker, message: Message) -> bool:
-        """Send it a message; False where that is not possible any more."""
+        """Send it a message; False where that is not possible."""
         try:
             send(worker.channel, message)
-        except OSError:
+        except (OSError, WireError):
             return False
         return True
 

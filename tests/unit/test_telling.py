@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from selectors import DefaultSelector
 from typing import Any
 from unittest.mock import patch
 
@@ -22,7 +23,7 @@ from linod.daemon import alerting as alerting_module
 from linod.daemon import outbox as outbox_module
 from linod.daemon import statements
 from linod.daemon.agenda import Entry, LiveRun
-from linod.daemon.alerting import Alerting
+from linod.daemon.alerting import Alerting, last_words
 from linod.daemon.alerts import Alerts, Known, Trouble
 from linod.daemon.clock import Timers
 from linod.daemon.history import SqliteHistory
@@ -30,6 +31,7 @@ from linod.daemon.outbox import FIRST_PAUSE, LARGEST, LONGEST_PAUSE, MOST_KEPT, 
 from linod.daemon.past import PastAlerts
 from linod.daemon.reporter import Record, Reporter
 from linod.daemon.teller import CALL_WITHIN, MOST_CALLS, Teller
+from linod.daemon.workers import Worker, Workers
 from linod.errors import DeclarationError, LinodError
 from linod.overrides import Alert, Overrides
 from linod.runs import Outcome, Run, Trigger
@@ -38,7 +40,7 @@ from linod.site.load import Site as LoadedSite
 from linod.site.mail import nobody_is_told
 from linod.task import Policies, Task
 from linod.wire import LARGEST as LARGEST_MESSAGE
-from linod.wire import Call, Hello, Tell, Told, encode
+from linod.wire import Call, Hello, Tell, Told, encode, pair
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -378,6 +380,21 @@ def test_what_history_holds_that_linod_has_not_written_is_left_out(tmp_path: Pat
     late = Known(task="app.tasks.work", trouble=Trouble.LATE, since=NOON)
     assert past == PastAlerts(known=[late], untold=[], told={}, last_number=6)
     later.close(5.0)
+
+
+@pytest.mark.parametrize("letter", ["x", "\n", "\ud800", "\U0001f600"])
+def test_so_is_no_ping(letter: str) -> None:
+    text = last_words(replace(run(reason=letter * 150_000), output=letter * 150_000, traceback=letter * 150_000))
+    assert len(encode(Call(errand=2**53, task="app.tasks.work", moment="fail", text=text))) < LARGEST_MESSAGE
+
+
+def test_what_is_too_large_to_be_said_ends_nothing() -> None:
+    ours, theirs = pair()
+    with ours, theirs:
+        workers = Workers(DefaultSelector(), Timers(), 0, None)  # type: ignore[arg-type]
+        worker = Worker(serial=1, channel=ours, pipe=0, server=None)  # type: ignore[arg-type]
+        assert not workers.say(worker, Call(errand=1, task="work", moment="fail", text="x" * LARGEST_MESSAGE))
+        assert workers.say(worker, Call(errand=2, task="work", moment="fail", text="x"))
 
 
 # What takes too long
