@@ -62,6 +62,10 @@ class Alerting:
             if run.outcome is Outcome.LOST and (entry := by_id.get(run.task)):
                 self._lost(entry, run)
 
+    def renamed(self, old: str, new: str) -> None:
+        """A task has a new id."""
+        self._alerts.renamed(old, new)
+
     def _lost(self, entry: Entry, run: Run) -> None:
         entry.failing_since = entry.failing_since or run.started or run.due
         self._ping(entry, run)

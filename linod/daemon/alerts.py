@@ -93,6 +93,13 @@ class Alerts:
         """All troubles that people know of."""
         return list(self._known.values())
 
+    def renamed(self, old: str, new: str) -> None:
+        """A task has a new id, as history knows already."""
+        for trouble in Trouble:
+            if known := self._known.pop((old, trouble), None):
+                known.task = new
+                self._known[new, trouble] = known
+
     def is_failing(self, task: Task) -> bool:
         """Whether people know that it goes wrong."""
         return self._find(task, Trouble.FAILING) is not None
@@ -102,11 +109,7 @@ class Alerts:
         return self._find(task, Trouble.LATE) is not None
 
     def _find(self, task: Task, trouble: Trouble) -> Known | None:
-        known = self._known.get((task.id, trouble))
-        if known is None and (old := task.policies.renamed_from) and (known := self._known.pop((old, trouble), None)):
-            known.task = task.id
-            self._known[task.id, trouble] = known
-        return known
+        return self._known.get((task.id, trouble))
 
     def _learn(self, known: Known) -> None:
         self._known[known.task, known.trouble] = known

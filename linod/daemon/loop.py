@@ -60,6 +60,7 @@ class Daemon:
         self.running = Running(self.plan, history, self.timers, reporter, self.alerting)
         self.workers = self.running.workers = Workers(self.selector, self.timers, lock, self.running)
         self.alerting.teller.workers = self.workers
+        self.plan.renamed = self.alerting.renamed
         self.loading = Loading(launch, self, self.plan, self.workers, reporter, notifier, self.selector, self.timers)
         self.answers = Answers(self.loading, self.plan, self.running, history, reporter)
         self.control = Control(Path(launch.state), self.selector, self.running, self.answers)

@@ -86,6 +86,9 @@ class Past:
         for run in self.unfinished:
             if run.task == old:
                 run.task = new
+        for trouble in self.alerts.known:
+            if trouble.task == old:
+                trouble.task = new
         if pause := self.pauses.pop(old, None):
             self.pauses[new] = replace(pause, task=new)
         return known

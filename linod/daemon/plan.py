@@ -7,7 +7,7 @@ What happens to a run once it is due is told in running.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -47,6 +47,7 @@ class Plan:
         self._left: dict[str, Entry] = {}  # tasks that are declared no more, as long as a run of theirs goes on
         self._labels: dict[str, str] = {}  # of the tasks that were known before the site is loaded
         self.closed = once  # no further due times are planned
+        self.renamed: Callable[[str, str], None] = lambda old, new: None  # told of a task with a new id
         self._history, self._reporter, self._boot = history, reporter, boot
         self._agenda = Agenda()
         self._unconfirmed: dict[int, LiveRun] = {}  # claims that history has not answered yet
@@ -69,9 +70,7 @@ class Plan:
         gone = {id: self.entries.pop(id) for id in list(self.entries) if id not in declared}
         self._release(gone.values(), "its task is declared no more")
         self._left = {id: entry for id, entry in (self._left | gone).items() if entry.alive}
-        for id, entry in gone.items():
-            changes.gone.append(entry.task.label)
-            self._history.forget(id)
+        changes.gone = [entry.task.label for entry in gone.values()]
         differing = [
             task.id for task in tasks if (old := self.entries.get(task.id)) and not is_same_plan(old.task, task)
         ]
@@ -80,11 +79,14 @@ class Plan:
             entry_or_none = self.entries.get(task.id)
             if entry_or_none is None:
                 changes.new.append(task.label)
-                self._add(task, position, past, gone)
+                known = self._known(task, past, declared) if past else self._renamed(task, gone)
+                self._add(task, position, known, past)
             elif entry_or_none.task != task or entry_or_none.position != position:
                 if without_places(entry_or_none.task) != without_places(task):
                     changes.changed.append(task.label)
                 self._change(entry_or_none, task, position)
+        for id in gone:
+            self._history.forget(id)
         return changes
 
     def amend(self, tasks: list[Task], gone: list[str]) -> Changes:
@@ -93,8 +95,7 @@ class Plan:
         amended = {entry.task.id: entry.task for entry in ordered if entry.task.id not in gone}
         return self.adopt(list((amended | {task.id: task for task in tasks}).values()), None)
 
-    def _add(self, task: Task, position: int, past: Past | None, gone: dict[str, Entry]) -> None:
-        known = self._known(task, past) if past else self._renamed(task, gone)
+    def _add(self, task: Task, position: int, known: Known | None, past: Past | None) -> None:
         if known is None or known.task is None or not is_same_plan(known.task, task):
             known = Known(task=task, since=now(), accounted=None)
         entry = Entry(task=task, position=position, since=known.since, accounted=known.accounted)
@@ -114,21 +115,22 @@ class Plan:
         for live in entry.alive:
             live.entry, live.run.task = entry, entry.task.id
 
-    def _known(self, task: Task, past: Past) -> Known | None:
-        """What history knows of a task, also under its former name."""
+    def _known(self, task: Task, past: Past, declared: set[str]) -> Known | None:
+        """What history knows of a task, also under its former name, unless another task has that."""
         known = past.tasks.get(task.id)
         old = task.policies.renamed_from
-        if known is None and old and (known := past.rename(old, task.id)):
+        if known is None and old and old not in declared and (known := past.rename(old, task.id)):
             self._history.rename(old, task.id)
         return known
 
     def _renamed(self, task: Task, gone: dict[str, Entry]) -> Known | None:
-        """What is known of a task that had another name until now."""
+        """What is known of a task that had another name until now, under which it is not gone then."""
         old = task.policies.renamed_from
-        entry = gone.get(old) if old else None
+        entry = gone.pop(old, None) if old else None
         if old is None or entry is None:
             return None
         self._history.rename(old, task.id)
+        self.renamed(old, task.id)
         if pause := self.pauses.pop(old, None):
             self.pauses[task.id] = replace(pause, task=task.id)
         return Known(task=entry.task, since=entry.since, accounted=entry.accounted)

@@ -15,10 +15,12 @@ from linod.archive import PauseRecord
 from linod.conf import Settings
 from linod.daemon import plan as plan_module
 from linod.daemon.agenda import LiveRun
+from linod.daemon.alerts import Known, Trouble
 from linod.daemon.history import SqliteHistory
 from linod.daemon.pauses import SITE, make_pause
 from linod.daemon.plan import Plan
 from linod.daemon.reporter import Reporter, TextSink, short_clock
+from linod.daemon.statements import knowing
 from linod.runs import Trigger
 from linod.schedules import Interval, WallClock
 from linod.task import Policies, Task
@@ -70,17 +72,17 @@ class World:
         self.plan.pause(pause)
         return pause
 
-    def restart(self) -> None:
-        """Another daemon takes over what this one has written."""
-        tasks = [entry.task for entry in self.plan.entries.values()]
+    def restart(self, tasks: list[Task] | None = None) -> None:
+        """Another daemon takes over what this one has written, with other tasks if some are given."""
+        tasks = tasks or [entry.task for entry in self.plan.entries.values()]
         self.plan.close()
         self.history.turn_finished()
         assert self.history.close(PATIENCE)
         self.history = SqliteHistory(self.state, Settings())
         self.plan = Plan(self.history, Reporter(TextSink(self.said)), "boot", once=False)
-        past = self.history.past()
-        self.plan.resume(past)
-        self.plan.adopt(tasks, past)
+        self.past = self.history.past()
+        self.plan.resume(self.past)
+        self.plan.adopt(tasks, self.past)
         for entry in self.plan.entries.values():
             self.plan.plan_next(entry)
 
@@ -393,6 +395,38 @@ def test_a_task_that_is_paused_stays_so_however_its_declaration_changes(world: W
         world.restart()
         assert set(world.plan.pauses) == {"app.renamed"}
     assert world.advance(minutes=5) == []
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_people_know_of_a_task_is_kept_under_its_new_name(world: World, restarted: bool) -> None:
+    renames: list[tuple[str, str]] = []
+    world.plan.renamed = lambda *names: renames.append(names)
+    world.adopt(every(60))
+    world.history.write_together([knowing(Known(task="app.often", trouble=Trouble.FAILING, since=NOON))])
+    renamed = task("renamed", Interval(60, 0.0), renamed_from="app.often")
+    if restarted:
+        world.restart([renamed])
+    else:
+        world.adopt(renamed)
+        assert renames == [("app.often", "app.renamed")]
+        world.restart()
+    assert [known.task for known in world.past.alerts.known] == ["app.renamed"]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_task_that_is_still_there_keeps_its_name(world: World, restarted: bool) -> None:
+    renames: list[tuple[str, str]] = []
+    world.plan.renamed = lambda *names: renames.append(names)
+    world.adopt(every(60))
+    since = world.now
+    world.advance(minutes=10)
+    both = [every(60), task("other", Interval(60, 0.0), renamed_from="app.often")]
+    if restarted:
+        world.restart(both)
+    else:
+        world.adopt(*both)
+    assert not renames
+    assert [world.plan.entries[task.id].since for task in both] == [since, world.now]
 
 
 def test_a_clock_that_is_set_does_not_end_a_pause(world: World) -> None:

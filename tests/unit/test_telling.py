@@ -120,7 +120,16 @@ def test_what_people_know_from_before_is_not_told_again() -> None:
 
 def test_what_people_know_of_a_task_is_known_under_its_new_name() -> None:
     known = Known(task="app.tasks.old", trouble=Trouble.FAILING, since=NOON, times=7)
-    assert Site(known, renamed_from="app.tasks.old").ends("failed", "succeeded") == ["recovered failing 8"]
+    site = Site(known)
+    site.alerts.renamed("app.tasks.old", "app.tasks.work")
+    assert site.ends("failed", "succeeded") == ["recovered failing 8"]
+
+
+def test_what_people_know_of_a_task_stays_its_own_though_another_names_it_as_its_former_name() -> None:
+    failing, other = Site(), Site(renamed_from="app.tasks.work")
+    other.alerts, other.task = failing.alerts, replace(other.task, id="app.tasks.other")
+    assert failing.ends("failed") == ["failed failed 1"]
+    assert other.ends("succeeded") == failing.ends("failed") == []
 
 
 def test_what_is_late_is_told_once_until_a_run_begins_in_time() -> None:
