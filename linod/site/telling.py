@@ -131,24 +131,28 @@ def call(url: str, body: bytes | None, kind: str) -> None:
     if body is not None:
         request.add_header("Content-Type", kind)
     try:
-        with opener().open(request, timeout=WITHIN) as answer:
+        with opener(follows=body is None).open(request, timeout=WITHIN) as answer:
             answer.read(1000)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NotTold(f"{web.shown(url)} {answer_of(error)}") from None
 
 
-def opener() -> urllib.request.OpenerDirector:
-    """What follows redirections and proxies, but knows no other kinds of addresses, such as files."""
+def opener(*, follows: bool) -> urllib.request.OpenerDirector:
+    """What uses proxies and, where it `follows`, redirections, but knows no other kinds of addresses, such as files.
+
+    A POST that is redirected would come as a GET, without its body.
+    """
     director = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
-        urllib.request.HTTPRedirectHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
     ):
         director.add_handler(handler)
+    if follows:
+        director.add_handler(urllib.request.HTTPRedirectHandler())
     return director
 
 

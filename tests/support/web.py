@@ -32,6 +32,7 @@ class WebServer:
     """Run the server for as long as the `with` block lasts, on a free port unless one is given.
 
     It answers 200, or whatever stands in the file `answer` of its directory, after as many seconds as in `delay`.
+    A redirection leads to /moved, where it answers 200.
     """
 
     def __init__(self, directory, port=0):
@@ -93,7 +94,10 @@ class Handler(BaseHTTPRequestHandler):
         part.write_text(json.dumps({"method": self.command, "path": self.path, "kind": kind, "body": body}))
         part.rename(path)
         time.sleep(float(self.told("delay", 0)))
-        self.send_response(int(self.told("answer", 200)))
+        status = 200 if self.path == "/moved" else int(self.told("answer", 200))
+        self.send_response(status)
+        if 300 <= status < 400:
+            self.send_header("Location", "/moved")
         self.send_header("Content-Length", "0")
         self.end_headers()
 

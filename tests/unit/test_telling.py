@@ -36,11 +36,13 @@ from linod.errors import DeclarationError, LinodError
 from linod.overrides import Alert, Overrides
 from linod.runs import Outcome, Run, Trigger
 from linod.schedules import Interval
+from linod.site import telling
 from linod.site.load import Site as LoadedSite
 from linod.site.mail import nobody_is_told
 from linod.task import Policies, Task
 from linod.wire import LARGEST as LARGEST_MESSAGE
 from linod.wire import Call, Hello, Tell, Told, encode, pair
+from tests.support.web import WebServer
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -716,6 +718,16 @@ def test_what_is_no_address_is_refused_and_not_repeated(value: object) -> None:
     if isinstance(value, str) and value:
         with pytest.raises(LinodError, match=r"^LINOD\['alert_url'\] is no address on the web."):
             Settings(alert_url=value)
+
+
+def test_a_redirection_is_followed_by_a_get_only(tmp_path: Path) -> None:
+    with WebServer(tmp_path) as web:
+        web.answer(301)
+        telling.call(f"{web.url}/ping", None, "text/plain")
+        with pytest.raises(LinodError, match=r"answers 301 \(Moved Permanently\)"):
+            telling.call(f"{web.url}/hook", b"{}", "application/json")
+        asked = [(request.method, request.path) for request in web.requests]
+    assert asked == [("GET", "/ping"), ("GET", "/moved"), ("POST", "/hook")]
 
 
 def test_a_moment_stands_before_what_follows_a_question_mark() -> None:
