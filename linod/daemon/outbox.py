@@ -52,6 +52,13 @@ class Channel:
             self._wait(max(GATHER, self._rest()))
         return let_go
 
+    def clear(self) -> list[TaskAlert]:
+        """Tell nothing of what waits. Returns that."""
+        self._outbox.timers.cancel(self._timer)
+        let_go, self.waiting = self.waiting, []
+        self.left_out, self._pause = 0, 0.0
+        return let_go
+
     def hurry(self) -> None:
         """Tell now what waits to be joined by others: the daemon leaves."""
         if self.waiting and not self._under_way and not self._pause and not self._rest():
@@ -78,17 +85,25 @@ class Channel:
     def _done(self, batch: list[TaskAlert], left_out: int, problem: str) -> None:
         self._under_way = False
         if problem and self.name != SIGNAL:  # what receivers do is their affair: once is enough
-            if not self._pause:
-                self._outbox.reporter.not_told(self.name, len(batch), problem)
-            self._pause = min(max(FIRST_PAUSE, 2 * self._pause), LONGEST_PAUSE)
-            return self._wait(self._pause)
+            return self._try_again(len(batch), problem)
         self._pause, self.told_at = 0.0, now()
         told = {alert.number for alert in batch}
-        self.waiting = [alert for alert in self.waiting if alert.number not in told]
-        self.left_out -= left_out
+        rest = [alert for alert in self.waiting if alert.number not in told]
+        # Some of the batch may have been let go meanwhile for want of room, and are told all the same.
+        let_go = len(batch) - (len(self.waiting) - len(rest))
+        self.waiting, self.left_out = rest, max(0, self.left_out - left_out - let_go)
         self._outbox.told(self, batch, problem)
         if self.waiting:
             self._wait(max(GATHER, self._rest()))
+
+    def _try_again(self, number: int, problem: str) -> None:
+        """Tell later what could not be told, unless nobody wants it any more."""
+        if not self.waiting:
+            return
+        if not self._pause:
+            self._outbox.reporter.not_told(self.name, number, problem)
+        self._pause = min(max(FIRST_PAUSE, 2 * self._pause), LONGEST_PAUSE)
+        self._wait(self._pause)
 
 
 class Outbox:
@@ -102,9 +117,14 @@ class Outbox:
         self._owed: dict[int, set[str]] = {}  # the channels by which each alert is still to be told
 
     def use(self, wanted: Sequence[str], every: float) -> None:
-        """Go on with the channels that the site wants, and so many seconds from one mail to the next."""
+        """Go on with the channels that the site wants, and so many seconds from one mail to the next.
+
+        What waits for others is let go.
+        """
         self._wanted = tuple(name for name in CHANNELS if name in wanted)
         self._channels[MAIL].every = every
+        for name in set(CHANNELS).difference(self._wanted):
+            self._history.write_together([self._settle(alert, name) for alert in self._channels[name].clear()])
 
     def resume(self, past: PastAlerts) -> None:
         """Go on where the last daemon stopped."""

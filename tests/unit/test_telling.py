@@ -191,10 +191,15 @@ class Listener:
     def __init__(self) -> None:
         self.messages: list[Tell] = []
         self.problem = ""
+        self.waits = False  # until it is told to go on
+        self.go_on: Callable[[str], None]
 
     def tell(self, message: Tell, done: Callable[[str], None]) -> None:
         self.messages.append(message)
-        done(self.problem)
+        if self.waits:
+            self.go_on = done
+        else:
+            done(self.problem)
 
 
 class Sink:
@@ -315,6 +320,36 @@ def test_where_nobody_is_to_be_told_nothing_is_kept(history: SqliteHistory, cloc
     assert in_file(history, tmp_path) == []
 
 
+def test_what_waits_for_a_channel_that_nobody_wants_any_more_is_let_go(
+    history: SqliteHistory, clock: Clock, tmp_path: Path
+) -> None:
+    post = Post(history, clock, "mail", "url")
+    post.told.problem = "no server"
+    post.keep(1)
+    post.wait(11)
+    post.outbox.use(["mail"], 300.0)
+    post.keep(2)
+    post.wait(100_000)
+    assert [message.alerts[-1]["number"] for message in post.told.messages if message.channel == "url"] == [1]
+    assert in_file(history, tmp_path) == [(1, "mail"), (2, "mail")]
+
+
+@pytest.mark.parametrize("problem", ["", "no server"])
+def test_so_is_what_is_being_told_just_then(history: SqliteHistory, clock: Clock, tmp_path: Path, problem: str) -> None:
+    post = Post(history, clock, "url")
+    post.told.waits = True
+    post.keep(1)
+    post.wait(11)
+    post.outbox.use([], 300.0)
+    post.told.go_on(problem)
+    assert post.wait(100_000) == []
+    assert len(post.sink.said("alerted")) == (not problem) and not post.sink.said("not_alerted")
+    post.outbox.use(["url"], 300.0)
+    post.keep(2)
+    assert post.wait(11) == [[2]]
+    assert in_file(history, tmp_path) == [(2, "url")]
+
+
 def test_the_signal_is_sent_once_whatever_receivers_do(history: SqliteHistory, clock: Clock) -> None:
     post = Post(history, clock, "signal")
     post.told.problem = "a receiver has raised"
@@ -362,6 +397,18 @@ def test_of_too_many_changes_the_oldest_are_counted(history: SqliteHistory, cloc
     assert message.alerts[0]["number"] == 51
     assert len(message.alerts) + message.more == MOST_KEPT + 50
     assert len(in_file(history, tmp_path)) == MOST_KEPT
+
+
+def test_what_is_told_while_others_come_is_not_counted_as_left_out(history: SqliteHistory, clock: Clock) -> None:
+    post = Post(history, clock)
+    post.told.waits = True
+    post.keep(*range(1, 11))
+    assert post.wait(11) == [[*range(1, 11)]]
+    post.keep(*range(11, MOST_KEPT + 13))
+    post.told.go_on("")
+    assert post.wait(300)[0][0] == 13
+    message = post.told.messages[-1]
+    assert len(message.alerts) + message.more == MOST_KEPT + 2, "two had to be left out"
 
 
 @given(st.integers(0, 400), st.integers(0, 2000), st.sampled_from(["x", "é", "\n", "\ud800"]))
