@@ -193,7 +193,7 @@ class Plan:
         self._history.resume(task, since)
         for entry in self._concerned(task):
             if self.pause_of(entry) is None:
-                entry.since, entry.failures = since, 0
+                entry.since, entry.failures, entry.failing_since = since, 0, None
                 self.plan_next(entry)
 
     def pause_of(self, entry: Entry) -> PauseRecord | None:

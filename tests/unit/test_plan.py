@@ -372,6 +372,15 @@ def test_a_pause_survives_a_restart(world: World) -> None:
     assert world.plan.entries["app.often"].since == NOON + timedelta(hours=1, minutes=10)
 
 
+def test_after_a_pause_failures_are_counted_anew(world: World) -> None:
+    world.adopt(every(60))
+    entry = world.plan.entries["app.often"]
+    entry.failures, entry.failing_since = 3, NOON
+    world.pause("app.often")
+    world.plan.unpause("app.often")
+    assert (entry.failures, entry.failing_since) == (0, None)
+
+
 def test_a_second_pause_keeps_the_time_and_takes_the_new_reason(world: World) -> None:
     world.adopt(every(60))
     world.pause("app.often", "a reason")
