@@ -186,7 +186,7 @@ class Alerting:
 
     def statements(self) -> list[statements.Statement]:
         """All that history must know of it, where it has to begin anew."""
-        return [*map(statements.knowing, self._alerts.known()), *self._outbox.statements()]
+        return [*map(statements.knowing, self._alerts.known()), *self._outbox.statements(self._alerts.last_number)]
 
     # The end
 

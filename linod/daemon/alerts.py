@@ -42,7 +42,7 @@ class Alerts:
     def __init__(self, known: Iterable[Known], last_number: int, changed: Callable[[Known, bool], None]) -> None:
         """`changed` is called when people know of a trouble, or know that it is over."""
         self._known = {(each.task, each.trouble): each for each in known}
-        self._number = last_number
+        self.last_number = last_number
         self._changed = changed
 
     # What happens
@@ -156,9 +156,9 @@ class Alerts:
         reason: str = "",
         detail: str = "",
     ) -> TaskAlert:
-        self._number += 1
+        self.last_number += 1
         return TaskAlert(
-            number=self._number,
+            number=self.last_number,
             event=str(event),
             task=task.id,
             name=task.label,

@@ -162,13 +162,12 @@ class Outbox:
             self._owed.pop(alert.number, None)
         return statements.owing(alert, sorted(owed))
 
-    def statements(self) -> list[statements.Statement]:
-        """All that history must know of it, where it has to begin anew."""
+    def statements(self, last_number: int) -> list[statements.Statement]:
+        """All that history must know of it, where it has to begin anew, and the number of the last alert of all."""
         waiting = {alert.number: alert for channel in self._channels.values() for alert in channel.waiting}
         owed = [statements.owing(alert, sorted(self._owed[number])) for number, alert in waiting.items()]
-        latest = max(waiting, default=0)
         told = [
-            statements.telling(channel.name, channel.told_at, latest)
+            statements.telling(channel.name, channel.told_at, last_number)
             for channel in self._channels.values()
             if channel.told_at
         ]

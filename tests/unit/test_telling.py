@@ -28,7 +28,7 @@ from linod.daemon.alerts import Alerts, Known, Trouble
 from linod.daemon.clock import Timers
 from linod.daemon.history import SqliteHistory
 from linod.daemon.outbox import FIRST_PAUSE, LARGEST, LONGEST_PAUSE, MOST_KEPT, Outbox, fitting
-from linod.daemon.past import PastAlerts
+from linod.daemon.past import Past, PastAlerts
 from linod.daemon.reporter import Record, Reporter
 from linod.daemon.teller import CALL_WITHIN, MOST_CALLS, Teller
 from linod.daemon.workers import Worker, Workers
@@ -453,6 +453,17 @@ def test_what_is_too_large_to_be_said_ends_nothing() -> None:
         worker = Worker(serial=1, channel=ours, pipe=0, server=None)  # type: ignore[arg-type]
         assert not workers.say(worker, Call(errand=1, task="work", moment="fail", text="x" * LARGEST_MESSAGE))
         assert workers.say(worker, Call(errand=2, task="work", moment="fail", text="x"))
+
+
+def test_numbers_go_on_in_a_history_that_began_anew(history: SqliteHistory, tmp_path: Path) -> None:
+    alerting = Alerting(history, Timers(), Reporter(Sink()))
+    alerting.use(Settings(), ["mail"])
+    alerting.resume(Past(alerts=PastAlerts(told={"mail": NOON}, last_number=77)), [])
+    history.write_together(alerting.statements())
+    assert history.close(5.0)
+    later = SqliteHistory(tmp_path, Settings())
+    assert later.past().alerts.last_number == 77
+    later.close(5.0)
 
 
 # What takes too long
