@@ -13,7 +13,7 @@ from ..conf import Settings
 from ..runs import Outcome, Run, Trigger
 from ..wire import Call
 from ..words import duration
-from . import statements
+from . import planner, statements
 from .agenda import Entry, LiveRun
 from .alerts import Alerts, Known
 from .clock import Timer, Timers, monotonic, now
@@ -53,14 +53,21 @@ class Alerting:
         self._alerts = Alerts(past.alerts.known, past.alerts.last_number, self._note)
         self._outbox.resume(past.alerts)
         by_id = {entry.task.id: entry for entry in entries}
+        lost = [run for run in past.unfinished if run.outcome is Outcome.LOST]
+        dead = {run.task for run in lost}
         for id, run in past.last_runs.items():
-            # The last daemon may have died between a run's end and its alert.
-            well = run.outcome is Outcome.SUCCEEDED
-            if (entry := by_id.get(id)) and (well or not self._alerts.is_failing(entry.task)):
-                self._tell(self._alerts.ended(entry.task, run, failures=entry.failures, since=entry.failing_since))
-        for run in past.unfinished:
-            if run.outcome is Outcome.LOST and (entry := by_id.get(run.task)):
+            if id not in dead and (entry := by_id.get(id)):
+                self._make_up(entry, run)
+        for run in lost:
+            if entry := by_id.get(run.task):
                 self._lost(entry, run)
+
+    def _make_up(self, entry: Entry, run: Run) -> None:
+        """The last daemon may have died between a run's end and its alert."""
+        if run.outcome is not Outcome.SUCCEEDED and self._alerts.is_failing(entry.task):
+            return
+        if run.outcome is not Outcome.LOST or not planner.wants_rerun(entry.task, run):
+            self._tell(self._alerts.ended(entry.task, run, failures=entry.failures, since=entry.failing_since))
 
     def renamed(self, old: str, new: str) -> None:
         """A task has a new id."""
@@ -69,7 +76,7 @@ class Alerting:
     def _lost(self, entry: Entry, run: Run) -> None:
         entry.failing_since = entry.failing_since or run.started or run.due
         self._ping(entry, run)
-        if not entry.task.policies.rerun_lost or run.trigger is Trigger.RERUN:
+        if not planner.wants_rerun(entry.task, run):
             self._tell(self._alerts.ended(entry.task, run, failures=entry.failures, since=entry.failing_since))
 
     # What becomes of a run

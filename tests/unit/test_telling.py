@@ -466,6 +466,34 @@ def test_numbers_go_on_in_a_history_that_began_anew(history: SqliteHistory, tmp_
     later.close(5.0)
 
 
+# What the last daemon may have left untold
+
+
+LOST, FAILED = run("lost", 1), run("failed", 1)
+
+
+@pytest.mark.parametrize(
+    ("policies", "last", "unfinished", "failures", "told"),
+    [
+        ({}, FAILED, [], 1, ["failed 1"]),
+        ({}, LOST, [], 1, ["lost 1"]),
+        ({"rerun_lost": True}, LOST, [], 1, []),
+        ({"rerun_lost": True}, replace(LOST, trigger=Trigger.RERUN), [], 2, ["lost 2"]),
+        ({"rerun_lost": True}, FAILED, [run("lost", 2)], 2, []),
+        ({"retries": 1}, FAILED, [run("lost", 2)], 2, ["lost 2"]),
+    ],
+)
+def test_the_next_daemon_tells_what_was_left_untold(
+    history: SqliteHistory, policies: dict[str, Any], last: Run, unfinished: list[Run], failures: int, told: list[str]
+) -> None:
+    alerting = Alerting(history, Timers(), Reporter(Sink()))
+    alerting.use(Settings(), ["mail"])
+    entry = Entry(task=task(**policies), position=0, since=NOON, accounted=None, failures=failures)
+    alerting.resume(Past(last_runs={last.task: last}, unfinished=unfinished), [entry])
+    waiting = alerting._outbox._channels["mail"].waiting
+    assert [f"{alert.event} {alert.times}" for alert in waiting] == told
+
+
 # What takes too long
 
 
