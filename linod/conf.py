@@ -11,6 +11,7 @@ from . import web
 from .errors import ConfigurationError
 
 AT_LEAST_ONE = ("max_parallel", "max_running", "recycle_runs", "load_timeout", "keep_runs", "keep_days")
+AN_ADDRESS = "https://example.org/hook"
 LARGEST = 1_000_000  # of whatever it is: beyond that it is a slip of the keyboard
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -80,6 +81,8 @@ def check(name: str, value: object, said: str) -> None:
 
 def check_type(name: str, value: object, said: str) -> None:
     default = DEFAULTS[name]
+    if name == "alert_url" and not isinstance(value, str):  # a secret in whatever it stands
+        raise ConfigurationError(f"{said} is no text but {type(value).__name__}.", f"Write for example '{AN_ADDRESS}'.")
     wanted = (int, float) if isinstance(default, float) else type(default)
     if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
         raise ConfigurationError(f"{said} = {value!r} is not {KINDS[type(default)]}.", f"The default is {default!r}.")
@@ -91,9 +94,7 @@ def check_value(name: str, value: Any, said: str) -> None:
             raise ConfigurationError(f"{said} = {value!r}.", "Write 'changes' or 'all'.")
     elif name == "alert_url":
         if value and not web.is_url(value):
-            raise ConfigurationError(
-                f"{said} is no address on the web.", "Write it in ASCII, as in 'https://example.org/hook'."
-            )
+            raise ConfigurationError(f"{said} is no address on the web.", f"Write it in ASCII, as in '{AN_ADDRESS}'.")
     elif not isinstance(DEFAULTS[name], bool):
         least = 1 if name in AT_LEAST_ONE else 0
         if not least <= value <= LARGEST:  # written so that it refuses NaN as well

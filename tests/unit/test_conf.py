@@ -55,6 +55,13 @@ def test_a_wrong_setting_is_refused_in_words(given: dict[str, Any], words: str) 
     assert caught.value.exit_code == 78
 
 
+@pytest.mark.parametrize("value", [["https://example.org/geheim"], b"https://example.org/geheim", 7, None])
+def test_an_address_of_a_wrong_type_is_refused_and_not_repeated(value: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"^LINOD\['alert_url'\] is no text but ") as caught:
+        Settings.from_mapping({"alert_url": value})
+    assert "geheim" not in str(caught.value)
+
+
 PLACE = Place(directory="/srv/é site", python="/srv/é site/env/bin/python", manage="/srv/é site/manage.py")
 
 
