@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigurationError
+from .secrets import masked
 
 if TYPE_CHECKING:
     from .load import Site
-
-from .secrets import masked
 
 SMTP = "django.core.mail.backends.smtp.EmailBackend"
 
@@ -18,28 +19,37 @@ def mail_settings(settings: Any) -> dict[str, Any]:
     """ADMINS, SERVER_EMAIL and the mail server, with the names of linod.alert.memory.Mail.
 
     There is a server only where the site uses one: a site that writes mails to files must not begin to send them. Never
-    raises, for a mistake in there is no reason not to run tasks.
+    raises, for a mistake in there is no reason not to run tasks, or to tell nobody.
     """
+    return readable(server, settings, "its mail server's settings") | readable(people, settings, "its ADMINS")
+
+
+def readable(part: Callable[[Any], dict[str, Any]], settings: Any, what: str) -> dict[str, Any]:
+    """A part of the mail settings; instead of one that cannot be read, why not."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Django 6.1 warns of each of the older settings
-            return people(settings) | server(settings)
+            return part(settings)
+    except ConfigurationError as error:
+        return {"lacking": error.message}
     except Exception as error:
-        return {"lacking": masked(f"its mail settings cannot be read ({type(error).__name__}: {error})")}
+        return {"lacking": masked(f"{what} cannot be read ({type(error).__name__}: {error})")}
 
 
 def people(settings: Any) -> dict[str, Any]:
     return {
-        "to": list(addresses(settings.ADMINS)),
+        "to": addresses(settings.ADMINS),
         "sender": settings.SERVER_EMAIL,
         "prefix": settings.EMAIL_SUBJECT_PREFIX,
     }
 
 
-def addresses(admins: Iterable[Any]) -> Iterable[str]:
-    """ADMINS are addresses, or pairs of a name and an address."""
-    for admin in admins:
-        yield str(admin if isinstance(admin, str) else admin[1])
+def addresses(admins: Iterable[Any]) -> list[str]:
+    """ADMINS are addresses, or pairs of a name and an address; raises ConfigurationError for one pair that is alone."""
+    match admins:
+        case tuple((str(name), str(address))) if "@" in address and "@" not in name:
+            raise ConfigurationError("its ADMINS are one pair, not a list of pairs: a comma is missing")
+    return [str(admin if isinstance(admin, str) else admin[1]) for admin in admins]
 
 
 def server(settings: Any) -> dict[str, Any]:
@@ -60,7 +70,7 @@ def server(settings: Any) -> dict[str, Any]:
 
 def server_of_mailer(mailer: Mapping[str, Any]) -> dict[str, Any]:
     """MAILERS of Django 6.1 and newer."""
-    backend, options = mailer.get("BACKEND", ""), mailer.get("OPTIONS", {})
+    backend, options = mailer.get("BACKEND", ""), mailer.get("OPTIONS") or {}
     if backend != SMTP:
         return no_server(backend)
     starttls, ssl = bool(options.get("use_tls")), bool(options.get("use_ssl"))
@@ -95,10 +105,20 @@ def channels_of(site: Site) -> list[str]:
 
 def recipients(site: Site) -> list[str]:
     """Whom a mail goes to: the administrator's choice, else ADMINS."""
+    given = site.overrides.alert.to
+    return list(given) if given is not None else administrators().get("to", [])
+
+
+def administrators() -> dict[str, Any]:
+    """ADMINS of this process's site, or why they cannot be read."""
     from django.conf import settings
 
-    given = site.overrides.alert.to
-    return list(given) if given is not None else list(mail_settings(settings).get("to", ()))
+    return readable(people, settings, "its ADMINS")
+
+
+def why_nobody() -> str:
+    """Why there is nobody among them, in words."""
+    return str(administrators().get("lacking", "its ADMINS are empty"))
 
 
 def nobody_is_told(site: Site) -> list[str]:
@@ -107,6 +127,6 @@ def nobody_is_told(site: Site) -> list[str]:
     if chosen or not site.settings.alert_tasks or recipients(site) or site.settings.alert_url:
         return []
     return [
-        "Nobody is told when a task fails, for ADMINS in its settings are empty. Name somebody there, or in"
+        f"Nobody is told when a task fails, for {why_nobody()}. Name somebody in its settings, or in"
         f' /etc/linod/{site.name}.toml, under [alert]: to = "admin@example.org"'
     ]

@@ -27,7 +27,7 @@ from ..alert.task import Event, TaskAlert
 from ..errors import LinodError
 from ..sites import linked_name
 from .load import Site
-from .mail import recipients
+from .mail import recipients, why_nobody
 
 WITHIN = 10.0  # seconds for an address on the web
 SCHEMA = 1  # of what is sent to alert_url
@@ -78,7 +78,7 @@ def mail(site: Site, subject: str, text: str) -> None:
 
     alert, to = site.overrides.alert, recipients(site)
     if not to:
-        raise NotTold("there is nobody to write to, for the site's ADMINS are empty")
+        raise NotTold(f"there is nobody to write to, for {why_nobody()}")
     message = EmailMessage(
         subject=" ".join(f"{settings.EMAIL_SUBJECT_PREFIX}{subject}".split()),
         body=text,

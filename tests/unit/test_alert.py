@@ -24,7 +24,7 @@ from linod.alert.main import exit_code_of, main, tell_failure, tell_recovery
 from linod.alert.memory import Mail, recall, recovery_command, remember
 from linod.alert.send import NotSent, send
 from linod.daemon.loop import Daemon
-from linod.site.mail import mail_settings
+from linod.site.mail import SMTP, mail_settings
 from linod.sites import HostSite
 from tests.support.smtp import Server
 
@@ -488,8 +488,30 @@ def test_the_mailers_of_newer_django_are_understood() -> None:
     assert "host" not in mail_settings(settings(MAILERS={"default": console}))
 
 
-def test_settings_that_cannot_be_read_keep_no_site_from_running() -> None:
-    assert "cannot be read" in mail_settings(settings(ADMINS=7))["lacking"]
+@pytest.mark.parametrize(
+    ("given", "lacking"),
+    [
+        ({"ADMINS": 7}, "its ADMINS cannot be read (TypeError: 'int' object is not iterable)"),
+        ({"ADMINS": [{"name": "Ann"}]}, "its ADMINS cannot be read (KeyError: 1)"),
+        ({"ADMINS": ("Ann", "ann@example.com")}, "its ADMINS are one pair, not a list of pairs: a comma is missing"),
+    ],
+)
+def test_admins_that_cannot_be_read_keep_no_site_from_running(given: dict[str, Any], lacking: str) -> None:
+    told = mail_settings(settings(**given))
+    assert (told["lacking"], told["host"]) == (lacking, "mail.example.com") and "to" not in told
+
+
+@pytest.mark.parametrize(
+    ("given", "lacking"),
+    [
+        ({"EMAIL_TIMEOUT": "10s"}, "its mail server's settings cannot be read (ValueError: could not convert"),
+        ({"MAILERS": {"default": {"BACKEND": SMTP, "OPTIONS": 7}}}, "its mail server's settings cannot be read (Attr"),
+        ({"MAILERS": {"default": {"BACKEND": SMTP, "OPTIONS": None}}}, ""),
+    ],
+)
+def test_a_mistake_about_the_mail_server_leaves_people_known(given: dict[str, Any], lacking: str) -> None:
+    told = mail_settings(settings(**given))
+    assert told["to"] == ["ann@example.com"] and told.get("lacking", "").startswith(lacking)
 
 
 def test_real_settings_of_django_are_understood_as_json() -> None:

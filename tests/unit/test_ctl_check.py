@@ -103,7 +103,7 @@ def test_a_site_that_would_tell_nobody_of_a_task_that_fails_is_noticed(host, sit
     write(site / "proj/settings.py", SETTINGS)
     done = host.spawn("check", "myprj")
     assert done.returncode == 0
-    assert "  Nobody is told when a task fails, for ADMINS in its settings are empty." in done.stdout
+    assert "  Nobody is told when a task fails, for its ADMINS are empty." in done.stdout
 
 
 # alert-test
@@ -144,7 +144,7 @@ def test_a_site_with_no_administrators_is_told_that_nobody_is_told(host, site):
     write(site / "proj/settings.py", f"{SETTINGS}\nLINOD = {{'alert_tasks': False}}\n")
     done = host.spawn("alert-test", "myprj")
     assert done.returncode == 1
-    assert "not sent: mail to nobody: there is nobody to write to, for the site's ADMINS are empty.\n" in done.stdout
+    assert "not sent: mail to nobody: there is nobody to write to, for its ADMINS are empty.\n" in done.stdout
     assert "But nobody is told of tasks: alert_tasks is false for myprj." in done.stdout
 
 

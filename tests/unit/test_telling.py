@@ -720,7 +720,7 @@ def test_that_nobody_is_told_is_hinted_at_unless_it_is_wanted(linod: dict[str, A
         declarations={},
         overrides=Overrides(alert=alert),
     )
-    with patch("linod.site.mail.mail_settings", return_value={"to": []}):
+    with patch("linod.site.mail.people", return_value={"to": []}):
         assert bool(nobody_is_told(site)) == hint
 
 
