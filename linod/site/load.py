@@ -42,7 +42,12 @@ class Site:
 
     def find(self, task: str) -> Declaration | None:
         """A task by its id, also one that has come since the site was loaded."""
-        return self.declarations.get(task) or lino.find(task, self.zone)
+        if task in self.declarations:
+            return self.declarations[task]
+        if (row := lino.find(task, self.zone)) is None:
+            return None
+        [declaration], _complaints = apply(self.overrides, [row])
+        return declaration
 
 
 def load(place: Place) -> Site:

@@ -12,6 +12,7 @@ from tests.support.host import Host
 from tests.support.lino import LinoSite
 from tests.support.site import is_alive, name_of
 from tests.support.smtp import Server
+from tests.support.web import WebServer
 
 ROW = "linod.SystemTask.{}"
 
@@ -399,6 +400,18 @@ def test_a_timeout_is_told_in_the_row_and_to_the_administrators(faulty, tmp_path
         daemon.wait_for(lambda: row(faulty, "sleeps")["message"].startswith(told))
         daemon.wait_for(lambda: problems(faulty))
     assert "time.sleep(600)" in row(faulty, "sleeps")["message"]
+
+
+def test_a_row_that_is_younger_than_what_is_loaded_is_pinged_as_the_administrator_says(faulty, tmp_path):
+    with WebServer(tmp_path / "web") as web:
+        host = Host(tmp_path)
+        host.add("myprj", faulty)
+        host.override("myprj", f'[tasks.waits]\nping = "{web.url}/secret"')
+        with faulty.daemon() as daemon:
+            ready(daemon, faulty, "waits")
+            run_row(faulty, "waits")
+            faulty.wait(lambda: len(web.requests) >= 2, "two pings")
+        assert [request.path for request in web.requests][:2] == ["/secret/start", "/secret"]
 
 
 def test_a_run_that_is_ended_in_the_middle_leaves_no_running_row(faulty):
