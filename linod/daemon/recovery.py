@@ -58,7 +58,7 @@ class Recovery:
         return True
 
     def _had_begun(self, run: Run) -> bool:
-        """A claim of another boot may have: its mark may be gone. One that was handed on has not, unless it is marked."""
+        """A claim of another boot may have: its mark may be gone. One that was handed on has only if it is marked."""
         if run.started is not None or self._history.is_marked(run):
             return True
         return run.boot != HANDED_ON and (run.boot != self._boot or self._history.started_for_sure(run))
