@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, get_type_hints
+
+from ..annotations import plain_types
 
 LONGEST_REASON = 200  # characters
 LONGEST_DETAIL = 2000
@@ -46,10 +48,11 @@ class TaskAlert:
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> TaskAlert:
         """One that history has kept; raises TypeError for what linod has not written."""
-        known = {field.name: given[field.name] for field in fields(cls) if field.name in given}
-        alert = cls(**known)
-        for field in fields(cls):
-            kinds = {"int": int, "str": str, "int | None": int | type(None)}
-            if not isinstance(getattr(alert, field.name), kinds[str(field.type)]):
-                raise TypeError(f"an alert has {getattr(alert, field.name)!r:.50}")
+        alert = cls(**{name: given[name] for name in TYPES if name in given})
+        for name, types in TYPES.items():
+            if not isinstance(getattr(alert, name), types):
+                raise TypeError(f"an alert has {getattr(alert, name)!r:.50}")
         return alert
+
+
+TYPES = {name: plain_types(annotation) for name, annotation in get_type_hints(TaskAlert).items()}

@@ -11,7 +11,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .. import overrides, sites
@@ -245,6 +245,16 @@ def place_of(site: HostSite) -> Place:
     from ..daemon import service
 
     return service.find_place(site)
+
+
+def way_into(site: HostSite) -> tuple[Place, Account, dict[str, str]]:
+    """Where a program of a site is run, as whom, and with which variables. Raises LinodError where it cannot be."""
+    setup = units.setup_of(site)
+    account = account_of(setup)
+    require_rights(account)
+    environment = environment_of(site, setup, account)
+    place = Place(**in_child(account, lambda: asdict(place_of(site))))  # by the eyes of the account
+    return place, account, environment
 
 
 def load(place: Place, account: Account, environment: Mapping[str, str]) -> dict[str, Any]:

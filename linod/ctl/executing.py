@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from .. import sites
 from ..launch import Place, for_sites
-from . import apart, units
-from .accounts import account_of, environment_of, in_child, require_rights
-from .checking import place_of
+from . import apart
+from .checking import way_into
 from .parsing import Command, Options
 
 
@@ -40,12 +38,7 @@ class Exec(Command):
         parser.add_argument("rest", metavar="...", nargs=argparse.REMAINDER, help="what manage.py is given")
 
     def run(self, options: Options) -> int:
-        site = sites.find(options.name)
-        setup = units.setup_of(site)
-        account = account_of(setup)
-        require_rights(account)
-        environment = environment_of(site, setup, account)
-        place = Place(**in_child(account, lambda: asdict(place_of(site))))  # by the eyes of the account
+        place, account, environment = way_into(sites.find(options.name))
         command = [place.python, *program(place, options.rest)]
         if place.settings:
             environment["DJANGO_SETTINGS_MODULE"] = place.settings

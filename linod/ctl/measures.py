@@ -22,7 +22,7 @@ from ..wire import Standing
 from .exposition import Number
 from .families import Metrics
 from .monitoring import overdue, standing_of, stuck
-from .survey import KnownTask, Survey, history_of
+from .survey import Records, Survey, history_of
 
 MOST_TASKS = 1000  # of a site that have metrics of their own
 READ_WITHIN = 10.0  # seconds for all that is read of the history of a site here
@@ -71,7 +71,7 @@ def measure(found: Survey) -> SiteMeasures:
             raise HistoryError(found.unreadable)
         with history_of(found.site) as archive:
             result.lateness = archive.lateness() if archive.counted else None
-            result.tasks = list(tasks_of(archive, found.records.tasks[:MOST_TASKS]))
+            result.tasks = list(tasks_of(archive, found.records))
         result.readable = True
     except LinodError as error:
         result.problems.append(str(error))
@@ -80,9 +80,9 @@ def measure(found: Survey) -> SiteMeasures:
     return result
 
 
-def tasks_of(archive: Archive, tasks: list[KnownTask]) -> Iterator[Measured]:
+def tasks_of(archive: Archive, records: Records) -> Iterator[Measured]:
     """Raises HistoryError where it takes too long: one site must not keep all the others waiting."""
-    deadline = time.monotonic() + READ_WITHIN
+    deadline, tasks = time.monotonic() + READ_WITHIN, records.tasks[:MOST_TASKS]
     ids = {known.task.id for known in tasks}
     totals, durations = archive.totals(ids), archive.durations(ids)
     for known in tasks:
@@ -92,7 +92,7 @@ def tasks_of(archive: Archive, tasks: list[KnownTask]) -> Iterator[Measured]:
         yield Measured(
             task=known.task,
             last=archive.last_run(id),
-            streak=archive.streak(id),
+            streak=records.streaks.get(id, Streak()),
             durations=durations[id],
             totals={outcome: total for outcome in Outcome if (total := totals.get((id, outcome)))},
         )

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from typing import Any
 
 from ..errors import EXIT_FAILED
-from ..launch import Place
 from ..sites import HostSite
-from . import units
-from .accounts import account_of, environment_of, in_child, require_rights
-from .checking import ask_site, place_of
+from .checking import ask_site, way_into
 from .naming import only_site
 from .parsing import Command, Options
 from .screen import GREEN, RED, YELLOW, Styled
@@ -40,12 +36,7 @@ class AlertTest(Command):
 
 def let_it_try(site: HostSite) -> dict[str, Any]:
     """What the site has tried, and how that went. Raises LinodError where it cannot be loaded."""
-    setup = units.setup_of(site)
-    account = account_of(setup)
-    require_rights(account)
-    environment = environment_of(site, setup, account)
-    place = Place(**in_child(account, lambda: asdict(place_of(site))))  # by the eyes of the account
-    return ask_site("alert-test", place, account, environment, is_answer)
+    return ask_site("alert-test", *way_into(site), is_answer)
 
 
 def is_answer(told: Any) -> bool:

@@ -71,6 +71,10 @@ class Entry:
     failures: int = 0  # in a row
     failing_since: datetime | None = None  # when the first of these began
 
+    def account(self, due: datetime) -> None:
+        """A due time is dealt with, and so are those before it."""
+        self.accounted = max(self.accounted or due, due)
+
 
 class Agenda:
     """Instants with what happens then, the earliest first.

@@ -140,10 +140,10 @@ class HistoryFile:
 
     def _look_closer(self, db: sqlite3.Connection) -> sqlite3.Connection:
         """Somebody else was there."""
-        now, before = look(self.path), self._seen
-        if not is_same(now[0], before[0]):
-            return self._write_again(db, Harm.GONE if now[0] is None else Harm.REPLACED)
-        if not is_same(now[1], before[1]):
+        there, before = look(self.path), self._seen
+        if not is_same(there[0], before[0]):
+            return self._write_again(db, Harm.GONE if there[0] is None else Harm.REPLACED)
+        if not is_same(there[1], before[1]):
             return self._write_again(db)
         look_afresh(self.path)
         db.execute("PRAGMA shrink_memory")  # what it has read before is not what is there now

@@ -57,8 +57,7 @@ def keep_lock(state: Path, fd: int) -> None:
                 f"The tasks of this site are run by process {read_holder(new)[0]} as well, which was started after"
                 f" {state} had been taken away from this one.",
             )
-        os.ftruncate(new, 0)
-        os.pwrite(new, holder_line(), 0)
+        name_holder(new)
         os.dup2(new, fd, inheritable=False)
     finally:
         os.close(new)
@@ -134,15 +133,16 @@ def read_holder(fd: int) -> tuple[int, int | None]:
 
 def write_holder(fd: int, state: Path) -> None:
     try:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, holder_line(), 0)
+        name_holder(fd)
     except OSError as error:
         os.close(fd)
         raise cannot_write(state, error) from None
 
 
-def holder_line() -> bytes:
-    return f"{os.getpid()} {birth(os.getpid())}\n".encode()
+def name_holder(fd: int) -> None:
+    """Write this process into a lock."""
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()} {birth(os.getpid())}\n".encode(), 0)
 
 
 def is_alive(holder: tuple[int, int | None]) -> bool:

@@ -267,7 +267,7 @@ class Plan:
         for live in due:
             if live.entry.next is live:
                 live.entry.next = None
-                self._account(live.entry, live.run.due)
+                live.entry.account(live.run.due)
                 # Not after what is accounted for: that may lie ahead when the clock was set back.
                 self.plan_next(live.entry, self._skip_overslept(live, instant) or live.run.due)
         return [live for live in due if not live.dropped]
@@ -352,7 +352,7 @@ class Plan:
     def _record_skip(self, entry: Entry, run: Run, reason: str) -> None:
         run.outcome, run.reason, run.ended = Outcome.SKIPPED, reason, now()
         if run.trigger is not Trigger.MANUAL:
-            self._account(entry, run.due)
+            entry.account(run.due)
         self._history.account(run)
 
     def _skip_overslept(self, live: LiveRun, instant: datetime) -> datetime | None:
@@ -370,9 +370,6 @@ class Plan:
         count = schedule.count(live.run.due, instant)
         self.skip_unclaimed(live.entry, last, count, "the daemon could not run then")
         return last
-
-    def _account(self, entry: Entry, due: datetime) -> None:
-        entry.accounted = max(entry.accounted or due, due)
 
     def _new_run(self, entry: Entry, due: datetime, *, dues: int) -> Run:
         self._last_id += 1

@@ -105,7 +105,7 @@ class Recovery:
             entry.failures += 1
             entry.last_outcome, entry.last_reason = Outcome.LOST, run.reason
             if run.trigger is not Trigger.MANUAL:
-                entry.accounted = max(entry.accounted or run.due, run.due)
+                entry.account(run.due)
         self._reporter.run_lost(entry.task if entry else None, run)
 
     def _catch_up(self, entry: Entry) -> bool:
@@ -124,7 +124,7 @@ class Recovery:
         for due, dues in missed.runs:
             live = self._plan.claim(entry, due, at=at, trigger=Trigger.CATCH_UP, dues=dues)
             self._reporter.catching_up(entry.task, live.run)
-            entry.accounted = max(entry.accounted or due, due)
+            entry.account(due)
         return bool(missed.runs)
 
     def _catch_up_at(self, entry: Entry, instant: datetime) -> datetime:

@@ -364,7 +364,8 @@ class Workers:
     def dismiss(self, worker: Worker, reason: str) -> None:
         """Let a worker leave: it sees the end of its socket. One that doesn't is killed."""
         if worker.pid is None:
-            return self._forget(worker)  # if it is born yet, it finds its socket closed
+            # Its fork server may be gone before it tells the pid. If it is born yet, it finds its socket closed.
+            return self._forget(worker)
         worker.leaving = reason
         if worker in self._idle:
             self._idle.remove(worker)
@@ -379,12 +380,7 @@ class Workers:
         for worker in list(self._all.values()):
             if worker.live is not None:
                 worker.leaving = "the daemon stops"
-            elif worker.hears:
-                pass  # it leaves when its errands are done
-            elif worker.pid is None:
-                # The fork server may be gone before it tells its pid. It finds its socket closed.
-                self._forget(worker)
-            else:
+            elif not worker.hears:  # the sender leaves when its errands are done
                 self.dismiss(worker, "the daemon stops")
 
     def renew(self, server: ForkServer, companions: Sequence[str]) -> None:
@@ -393,9 +389,7 @@ class Workers:
         self.server, self._stillborn = server, 0
         self._timers.cancel(self._pause)  # what went wrong before was not this one's fault
         for worker in [w for w in self._all.values() if w.server is not server]:
-            if worker.pid is None:
-                self._forget(worker)  # its fork server is leaving; if it is born yet, it finds its socket closed
-            elif worker in self._idle or worker in old.values():
+            if worker.pid is None or worker in self._idle or worker in old.values():
                 self.dismiss(worker, "its code is old")
         for name in companions:
             self._bear_companion(name)

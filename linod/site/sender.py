@@ -12,6 +12,7 @@ from ..errors import LinodError
 from ..linux import name_process
 from ..wire import Call, Hello, Tell, Told, receive, send
 from . import hygiene, output, telling
+from .call import describe
 from .load import Site
 
 LONGEST_PROBLEM = 1000  # characters
@@ -45,5 +46,5 @@ def do(errand: Tell | Call, site: Site) -> str:
     except LinodError as error:
         return str(error)[:LONGEST_PROBLEM]
     except Exception as error:
-        return f"an error of its own: {telling.brief(error)}"[:LONGEST_PROBLEM]
+        return f"an error of its own: {describe(error)}"[:LONGEST_PROBLEM]
     return ""

@@ -26,6 +26,7 @@ from ..alert.send import reason, send
 from ..alert.task import Event, TaskAlert
 from ..errors import LinodError
 from ..sites import linked_name
+from .call import describe
 from .load import Site
 from .mail import recipients, why_nobody
 
@@ -96,7 +97,7 @@ def mail(site: Site, subject: str, text: str) -> None:
     except (OSError, smtplib.SMTPException) as error:
         raise NotTold(f"the site's mail server took no mail: {reason(error)}") from None
     except Exception as error:
-        raise NotTold(f"the site's way to send mail has failed: {brief(error)}") from None
+        raise NotTold(f"the site's way to send mail has failed: {describe(error)}") from None
 
 
 # Addresses on the web
@@ -183,17 +184,10 @@ def signal(site: Site, alerts: Alerts) -> None:
         sender = declaration.function if declaration else None
         for receiver, answer in task_alert.send_robust(sender=sender, alert=dict(alert)):
             if isinstance(answer, Exception):
-                problems.append(f"the receiver {name_of(receiver)} raised {brief(answer)}")
+                problems.append(f"the receiver {name_of(receiver)} raised {describe(answer)}")
     if problems:
         raise NotTold("; ".join(dict.fromkeys(problems)))
 
 
 def name_of(receiver: Any) -> str:
     return getattr(receiver, "__qualname__", type(receiver).__name__)
-
-
-def brief(error: BaseException) -> str:
-    """An exception in one line."""
-    from .call import describe
-
-    return describe(error)
