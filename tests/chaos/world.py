@@ -4,7 +4,6 @@ It knows what was asked of the daemon and when, and tells it to the model.
 """
 
 import json
-import os
 import signal
 import sys
 import time
@@ -19,7 +18,7 @@ from linod.instants import from_micros
 from linod.launch import Launch, Place
 from linod.task import Task
 from linod.wire import Ask, Refused, Reload, Resume
-from tests.support.site import Site, is_alive, name_of, until
+from tests.support.site import Site, marked, name_of, until
 
 from .bodies import LEFT_BEHIND
 from .clock import Clock
@@ -277,15 +276,7 @@ class World:
 
     def processes(self):
         """The processes that belong to it."""
-        mark, found = f"{self.mark}\0".encode(), []
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                environment = Path(f"/proc/{pid}/environ").read_bytes()
-            except OSError:
-                continue
-            if mark in environment and is_alive(int(pid)):
-                found.append(int(pid))
-        return found
+        return marked(self.mark)
 
     # What is said of it
 

@@ -7,7 +7,6 @@ import signal
 import time
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random, SystemRandom
 
 import pytest
@@ -16,7 +15,7 @@ from linod.instants import from_micros
 from linod.runs import Outcome, Trigger
 from linod.task import Task
 from tests.support.noi1e import ServedSite
-from tests.support.site import is_alive, name_of, until
+from tests.support.site import marked, name_of, until
 from tests.support.smtp import Server
 
 MESSAGES = 200
@@ -103,7 +102,7 @@ def test_no_message_is_lost_when_daemon_fork_server_and_workers_are_killed(tmp_p
     every_run_has_an_end(runs)
     lost_runs_were_run_again_once(runs)
     every_due_time_is_accounted_for(site, runs, stopped)
-    until(lambda: not processes_of(site), what="the end of all processes")
+    until(lambda: not marked(f"NOI1E_VAR={site.data.var}"), what="the end of all processes")
 
 
 def arrivals_of(mails):
@@ -142,17 +141,3 @@ def every_due_time_is_accounted_for(site, runs, stopped):
         last = max((run.due for run in seen_to), default=since)
         assert sum(run.dues for run in seen_to) == schedule.count(since, last), task
         assert schedule.count(last, stopped) == 0, task
-
-
-def processes_of(site):
-    """The processes whose environment says that they belong to a site."""
-    mark = f"NOI1E_VAR={site.data.var}\0".encode()
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:
-            continue
-        if mark in environment and is_alive(int(pid)):
-            found.append(int(pid))
-    return found

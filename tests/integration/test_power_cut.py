@@ -1,13 +1,9 @@
 """What is left when the power fails: a copy of the disk at one moment, with nothing of what was still in memory."""
 
-import os
-import shutil
-import subprocess
-from contextlib import contextmanager
-
 import pytest
 
 from linod.linux import boot_id
+from tests.support.disk import SUDO, Disk
 from tests.support.site import Site, time_of_day
 
 # It takes long, and has little to do with the version of Django.
@@ -43,7 +39,7 @@ class Rebooted(Site):
     def command(self, *arguments):
         another = self.write("another-boot-id", boot_id()[::-1])
         private = ["unshare", "--mount", "sh", "-c", f'mount --bind "$0" {BOOT_ID} && exec "$@"', str(another)]
-        return [*as_root_command(), *private, *super().command(*arguments)]
+        return [*SUDO, *(["-E"] if SUDO else []), *private, *super().command(*arguments)]
 
 
 @pytest.mark.claim("P25")
@@ -51,15 +47,13 @@ def test_a_run_that_a_power_cut_has_ended_is_lost_and_not_run_twice(tmp_path):
     state = tmp_path / "state"
     site = Site(tmp_path / "site", STATE_DIRECTORY=str(state))
     site.declare(TASKS.format(daily=time_of_day(6)))
-    image, rest = tmp_path / "disk", tmp_path / "rest"
-    make_disk(image)
-    with mounted(image, state), site.daemon() as daemon:
+    rest = tmp_path / "rest"
+    with Disk(state, mebibytes=32) as disk, site.daemon() as daemon:
         daemon.wait_for(lambda: all((site.path / task).exists() for task in ("daily", "repeatable")))
-        # What it has not asked the kernel to keep is not in there.
-        shutil.copyfile(image, rest)
+        disk.cut_power(rest)
         daemon.kill()
     site = Rebooted(site.path, tasks=(site.path / "app/tasks.py").read_text(), STATE_DIRECTORY=str(state))
-    with mounted(rest, state), site.daemon() as daemon:
+    with Disk(state, image=rest), site.daemon() as daemon:
         [lost] = daemon.wait_for(lambda: site.runs("daily"))
         assert (lost.outcome, lost.reason) == ("lost", "the host was restarted")
         daemon.wait_for(lambda: len(began(site, "repeatable")) == 2)
@@ -73,29 +67,3 @@ def test_a_run_that_a_power_cut_has_ended_is_lost_and_not_run_twice(tmp_path):
 def began(site, task):
     """The ids of the runs of a task that began, by its own account."""
     return (site.path / task).read_text().split()
-
-
-def make_disk(path):
-    with path.open("wb") as file:
-        file.truncate(32 << 20)
-    # Owned by who runs the tests. Its journal is that of a server's disk.
-    owner = f"root_owner={os.geteuid()}:{os.getegid()}"
-    subprocess.run(["/sbin/mkfs.ext4", "-q", "-E", owner, str(path)], check=True)
-
-
-@contextmanager
-def mounted(image, directory):
-    directory.mkdir(exist_ok=True)
-    as_root("mount", "-o", "loop", image, directory)
-    try:
-        yield
-    finally:
-        as_root("umount", "-l", directory)
-
-
-def as_root_command():
-    return [] if os.geteuid() == 0 else ["sudo", "-n", "-E"]
-
-
-def as_root(*command):
-    subprocess.run([*as_root_command(), *map(str, command)], check=True)

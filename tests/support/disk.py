@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,27 +16,30 @@ def as_root(*command):
 class Disk:
     """A mounted file system, for the user of the tests: ext4 on a file of some MiB, or in memory.
 
+    `image`: a file that has one already.
+
     with Disk(tmp_path / "disk", mebibytes=16) as disk:
         disk.fill()
         disk.hang()
         disk.answer()
     """
 
-    def __init__(self, path, mebibytes, kind="ext4"):
+    def __init__(self, path, mebibytes=0, kind="ext4", image=None):
         self.path, self.kind = Path(path), kind
         self._mebibytes = mebibytes
-        self._image = self.path.with_name(f"{self.path.name}.img")
+        self._image = image or self.path.with_name(f"{self.path.name}.img")
         self._hangs = False
 
     def __enter__(self):
-        self.path.mkdir()
+        self.path.mkdir(exist_ok=True)
         owner = f"{os.geteuid()}:{os.getegid()}"
         if self.kind == "tmpfs":
             as_root("mount", "-t", "tmpfs", "-o", f"size={self._mebibytes * 1024}k", "tmpfs", self.path)
         else:
-            with self._image.open("wb") as file:
-                file.truncate(self._mebibytes << 20)
-            subprocess.run(["/sbin/mkfs.ext4", "-q", self._image], check=True)
+            if not self._image.exists():
+                with self._image.open("wb") as file:
+                    file.truncate(self._mebibytes << 20)
+                subprocess.run(["/sbin/mkfs.ext4", "-q", self._image], check=True)
             as_root("mount", "-o", "loop,errors=remount-ro", self._image, self.path)
         as_root("chown", owner, self.path)
         return self
@@ -56,6 +60,10 @@ class Disk:
 
     def make_room(self):
         (self.path / "ballast").unlink()
+
+    def cut_power(self, image):
+        """Keep in another file what would be left if the power failed now: nothing that is still in memory."""
+        shutil.copyfile(self._image, image)
 
     def hang(self):
         """Whoever writes there waits, as while a snapshot is taken, or until a storage network is back."""

@@ -27,8 +27,9 @@ from textwrap import dedent
 from zoneinfo import ZoneInfo
 
 from linod.archive import Archive
+from linod.daemon.children import has_mark
 from linod.daemon.marks import SHARED
-from linod.linux import birth, children, die_with_parent, session
+from linod.linux import birth, children, die_with_parent, processes, session
 
 ROOT = Path(__file__).resolve().parents[2]
 ZONE = ZoneInfo("Europe/Brussels")  # of all these sites
@@ -119,6 +120,11 @@ def memory_of(pid, field="VmRSS"):
         if line.startswith(f"{field}:"):
             return int(line.split()[1])
     return 0
+
+
+def marked(mark):
+    """The pids of the living processes in whose environment that stands: NAME=value."""
+    return [pid for pid in processes() if has_mark(pid, f"{mark}\0".encode()) and is_alive(pid)]
 
 
 def time_of_day(seconds):

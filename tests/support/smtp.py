@@ -13,43 +13,23 @@ import email.policy
 import re
 import signal
 import ssl
-import subprocess
 import sys
 from pathlib import Path
 from random import Random
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.serving import Served
 
 
-class Server:
+class Server(Served):
     """Run the server for as long as the `with` block lasts, on a free port unless one is given.
 
     Options are those of the command line: `Server(tmp_path, "--refuse", "eva")`.
     """
 
+    module, name = "tests.support.smtp", "SMTP"
+
     def __init__(self, directory, *options, port=0):
-        self.directory = Path(directory)
-        self.options = options
-        self.port = port
-
-    def __enter__(self):
-        options = ["--port", str(self.port), "--dir", str(self.directory), *self.options]
-        # It ends when its standard input does, so that it can't outlive a test run that was killed.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.smtp", "--until-eof", *options],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("The SMTP server did not start.")
-        self.port = int(line.split()[-1])
-        return self
-
-    def __exit__(self, *exc_info):
-        self.process.communicate()  # closes its standard input
+        super().__init__(directory, "--until-eof", *options, port=port)
 
     @property
     def mails(self):

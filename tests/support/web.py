@@ -7,7 +7,6 @@ Its first line of output names the port. Tests use `WebServer`.
 
 import argparse
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.serving import Served
 
 
 @dataclass(frozen=True)
@@ -28,35 +27,18 @@ class Request:
     body: str
 
 
-class WebServer:
+class WebServer(Served):
     """Run the server for as long as the `with` block lasts, on a free port unless one is given.
 
     It answers 200, or whatever stands in the file `answer` of its directory, after as many seconds as in `delay`.
     A redirection leads to /moved, where it answers 200.
     """
 
+    module, name = "tests.support.web", "web"
+
     def __init__(self, directory, port=0):
-        self.directory = Path(directory)
+        super().__init__(directory, port=port)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.port = port
-
-    def __enter__(self):
-        # It ends when its standard input does, so that it can't outlive a test run that was killed.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.web", "--port", str(self.port), "--dir", str(self.directory)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("The web server did not start.")
-        self.port = int(line.split()[-1])
-        return self
-
-    def __exit__(self, *exc_info):
-        self.process.communicate()  # closes its standard input
 
     @property
     def url(self):

@@ -51,20 +51,6 @@ Open = Callable[[], SqliteHistory]
 
 
 @pytest.fixture
-def open_history(state: Path) -> Iterator[Open]:
-    opened: list[SqliteHistory] = []
-
-    def open_() -> SqliteHistory:
-        history = SqliteHistory(state, Settings())
-        opened.append(history)
-        return history
-
-    yield open_
-    for history in opened:
-        history.close(PATIENCE)
-
-
-@pytest.fixture
 def history(open_history: Open) -> SqliteHistory:
     """A history with a hundred runs, part of them in the write-ahead log."""
     history = open_history()

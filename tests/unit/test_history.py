@@ -53,21 +53,6 @@ Open = Callable[[], SqliteHistory]
 
 
 @pytest.fixture
-def open_history(tmp_path: Path) -> Iterator[Open]:
-    """Open the history of a state directory, as a daemon does; all are closed at the end."""
-    opened: list[SqliteHistory] = []
-
-    def open_() -> SqliteHistory:
-        history = SqliteHistory(tmp_path, Settings())
-        opened.append(history)
-        return history
-
-    yield open_
-    for history in opened:
-        history.close(PATIENCE)
-
-
-@pytest.fixture
 def history(open_history: Open) -> SqliteHistory:
     """A history that has begun."""
     history = open_history()
