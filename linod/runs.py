@@ -31,7 +31,7 @@ class Trigger(StrEnum):
     """Why a run was started."""
 
     SCHEDULE = "schedule"
-    CATCH_UP = "catch-up"  # its due time passed while no daemon ran
+    CATCH_UP = "catch-up"  # its due time passed while no daemon ran, or before the clock was set back
     RETRY = "retry"  # the previous attempt failed
     RERUN = "rerun"  # the previous attempt was lost and its task says rerun_lost
     MANUAL = "manual"  # a person asked for it

@@ -298,7 +298,7 @@ class Plan:
 
     def _take_back(self, live: LiveRun, reason: str) -> None:
         """Take a claim back for good. If its due time has come already, that is recorded."""
-        if planner.has_come(live.run, now()):
+        if self._has_come(live):
             self.skip(live, reason)
         else:
             self.withdraw(live, reason)
@@ -309,12 +309,19 @@ class Plan:
         That a lost run is to be repeated, and that a run waited while later due times of its task were seen to, is
         known from the claim alone.
         """
-        if live.run.trigger is Trigger.RERUN or planner.has_come(live.run, now()):
+        if self._has_come(live):
+            live.run.trigger = Trigger.CATCH_UP
+        if live.run.trigger in (Trigger.CATCH_UP, Trigger.RERUN):
             self.drop(live, reason)
             live.run.boot = HANDED_ON
             self._history.save(live.run)
         else:
             self.withdraw(live, reason)
+
+    def _has_come(self, live: LiveRun) -> bool:
+        """Whether a run that has not begun is the only record of a due time which has passed, by the clock of then."""
+        fell_due = live.run.trigger is Trigger.SCHEDULE and (live.decided or live.overdue)
+        return fell_due or planner.has_come(live.run, now())
 
     def drop(self, live: LiveRun, reason: str) -> None:
         """Let go of a run that has not begun."""
@@ -383,6 +390,9 @@ class Plan:
             return
         self._lap += 1
         self._agenda.drop_due_times()
+        for live in self.not_begun(set(self.entries.values())):
+            if live.run.due > now() and self._has_come(live):
+                self._outlive_its_time(live)
         # An overdue one is not in the agenda.
         for live in {*self._agenda.drop_claimed(), *self._unconfirmed.values()}:
             if live.entry.next is live and not planner.has_come(live.run, now()):
@@ -395,6 +405,14 @@ class Plan:
                 self.count_from(entry, now())
             if entry.next is None:
                 self.plan_next(entry)
+
+    def _outlive_its_time(self, live: LiveRun) -> None:
+        """Keep in mind, also for the next daemon, that a due time has come which lies ahead now."""
+        live.run.trigger = Trigger.CATCH_UP
+        self._history.save(live.run)
+        if live.entry.next is live:
+            live.entry.next = None
+            live.entry.account(live.run.due)
 
     def count_from(self, entry: Entry, since: datetime) -> None:
         """Forget what was recorded of a task by a clock that was far ahead: due times count from this instant on."""

@@ -120,8 +120,11 @@ def goes_on(task: Task, *, resident: bool) -> bool:
 
 
 def has_come(run: Run, now: datetime) -> bool:
-    """Whether a run that has not begun is the only record of a due time which has passed."""
-    return run.due <= now and run.trigger in (Trigger.SCHEDULE, Trigger.CATCH_UP)
+    """Whether a run that has not begun is the only record of a due time which has passed.
+
+    That of a catch-up had, though it may lie ahead now that the clock was set back.
+    """
+    return run.trigger is Trigger.CATCH_UP or (run.trigger is Trigger.SCHEDULE and run.due <= now)
 
 
 def reference(*, since: datetime, accounted: datetime | None, now: datetime) -> datetime:

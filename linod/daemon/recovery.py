@@ -69,7 +69,7 @@ class Recovery:
         if entry and run.trigger is Trigger.RERUN and self._plan.runs_by_itself(entry):
             self._plan.claim_again(entry, run, at=instant)
             return True
-        if not entry or not planner.has_come(run, instant) or self._is_caught_up(entry, run):
+        if not entry or not planner.has_come(run, instant) or self._is_caught_up(entry, run, instant):
             self._history.withdraw(run)
             return False
         if reason := self._why_not(entry, run, instant):
@@ -77,13 +77,15 @@ class Recovery:
             self._plan.skip_left(entry, run, reason, quietly=quietly)
             return False
         run.trigger = Trigger.CATCH_UP
+        entry.account(run.due)
         live = self._plan.claim_again(entry, run, at=self._catch_up_at(entry, instant))
         self._reporter.catching_up(entry.task, live.run)
         return True
 
-    def _is_caught_up(self, entry: Entry, run: Run) -> bool:
+    def _is_caught_up(self, entry: Entry, run: Run, instant: datetime) -> bool:
         """Whether its due time is among those that count as missed: no later one was seen to while this one waited."""
-        return run.due > max(entry.since, entry.accounted or entry.since) and self._plan.runs_by_itself(entry)
+        missed_after = max(entry.since, entry.accounted or entry.since)
+        return missed_after < run.due <= instant and self._plan.runs_by_itself(entry)
 
     def _why_not(self, entry: Entry, run: Run, instant: datetime) -> str:
         if run.due <= entry.since:

@@ -217,6 +217,7 @@ def test_a_due_time_whose_claim_is_not_confirmed_when_the_clock_is_set_back_is_n
     assert world.plan.fallen_due() == []
     world.set_clock(minutes=-30)
     world.answer()
+    assert world.turn() == [("often", NOON + timedelta(minutes=1))]
     assert len(world.advance(minutes=10)) == 10
 
 

@@ -6,6 +6,7 @@ import io
 import select
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
@@ -269,3 +270,61 @@ def test_a_clock_set_back_a_little_does_not_forget_what_was_already_due(world: W
     world.plan.clock_was_set(timedelta(seconds=-1))
     world.turn()
     assert [live.run.due for live in world.waiting] == [NOON + HOUR]
+
+
+def wait_while_the_clock_is_set_back(world: World, task: Task) -> None:
+    """Its run of 13:00 waits, and then it is 12:15 again."""
+    world.tasks = [task]
+    world.start()
+    world.until(NOON + HOUR)
+    world.now -= 3 * HOUR / 4
+    world.plan.clock_was_set(-3 * HOUR / 4)
+    world.turn()
+    assert [live.run.due for live in world.waiting] == [NOON + HOUR]
+
+
+@pytest.mark.parametrize("end", [World.end, World.drain])
+@pytest.mark.parametrize("schedule", [Interval(3600, 0.0), WallClock((time(13),), zone="UTC")])
+@pytest.mark.claim("P7", "P16")
+def test_a_run_that_waited_while_the_clock_was_set_back_is_caught_up(world: World, end, schedule) -> None:
+    wait_while_the_clock_is_set_back(world, replace(hourly(), schedule=schedule))
+    before = world.waiting[0].run.id
+    end(world)
+    world.start()
+    assert [(live.run.id, live.run.due, live.run.dues) for live in world.waiting] == [(before, NOON + HOUR, 1)]
+
+
+def test_the_daemon_may_be_killed_once_more_before_it_runs(world: World) -> None:
+    wait_while_the_clock_is_set_back(world, hourly())
+    for _ in range(2):
+        world.end()
+        world.start()
+        assert [live.run.due for live in world.waiting] == [NOON + HOUR]
+
+
+def test_a_run_that_was_handed_on_before_the_clock_was_set_back_is_caught_up(world: World) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    world.until(NOON + HOUR)
+    world.drain()
+    world.now -= HOUR / 2
+    world.start()
+    assert [live.run.due for live in world.waiting] == [NOON + HOUR]
+
+
+def test_a_run_that_waited_while_the_clock_was_set_back_is_recorded_when_its_task_is_paused(world: World) -> None:
+    wait_while_the_clock_is_set_back(world, hourly())
+    world.plan.pause(make_pause(None, task="app.t", reason="", by="root", now=world.now))
+    assert {run.due: run.reason for run in world.recorded()}[NOON + HOUR] == "its task is paused"
+
+
+def test_what_many_due_times_were_missed_for_is_not_missed_again_when_the_clock_is_set_back(world: World) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    world.end()
+    world.now += 5 * HOUR
+    world.start()
+    world.end()
+    world.now -= 2 * HOUR
+    world.start()
+    assert [(live.run.due, live.run.dues) for live in world.waiting] == [(NOON + 5 * HOUR, 5)]
