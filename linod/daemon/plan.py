@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from ..archive import PauseRecord
+from ..instants import MICROSECOND
 from ..runs import Outcome, Run, Trigger
 from ..task import Task
 from . import planner
@@ -154,6 +155,7 @@ class Plan:
         """Let go of tasks: all that is planned of them is taken back; what runs goes on."""
         released = set(entries)
         for entry in released:
+            self._skip_unseen(entry, now())
             entry.gone, entry.due = True, None
         if released:
             for live in self.not_begun(released):
@@ -180,6 +182,7 @@ class Plan:
         self._history.pause(pause)
         concerned = self._concerned(pause.task)
         for entry in concerned:
+            self._skip_unseen(entry, now())
             entry.due = None
         for live in self.not_begun(set(concerned)):
             if live.run.trigger is not Trigger.MANUAL:
@@ -298,7 +301,7 @@ class Plan:
 
     def _take_back(self, live: LiveRun, reason: str) -> None:
         """Take a claim back for good. If its due time has come already, that is recorded."""
-        if self._has_come(live):
+        if self._has_come(live, now()):
             self.skip(live, reason)
         else:
             self.withdraw(live, reason)
@@ -309,7 +312,7 @@ class Plan:
         That a lost run is to be repeated, and that a run waited while later due times of its task were seen to, is
         known from the claim alone.
         """
-        if self._has_come(live):
+        if self._has_come(live, now()):
             live.run.trigger = Trigger.CATCH_UP
         if live.run.trigger in (Trigger.CATCH_UP, Trigger.RERUN):
             self.drop(live, reason)
@@ -318,10 +321,10 @@ class Plan:
         else:
             self.withdraw(live, reason)
 
-    def _has_come(self, live: LiveRun) -> bool:
+    def _has_come(self, live: LiveRun, instant: datetime) -> bool:
         """Whether a run that has not begun is the only record of a due time which has passed, by the clock of then."""
         fell_due = live.run.trigger is Trigger.SCHEDULE and (live.decided or live.overdue)
-        return fell_due or planner.has_come(live.run, now())
+        return fell_due or planner.has_come(live.run, instant)
 
     def drop(self, live: LiveRun, reason: str) -> None:
         """Let go of a run that has not begun."""
@@ -367,15 +370,24 @@ class Plan:
 
         Returns the last of them.
         """
-        schedule = live.task.schedule
         # Half a period, for a change of summer time makes some shorter.
-        if (instant - live.run.due).total_seconds() < schedule.period / 2:
+        if (instant - live.run.due).total_seconds() < live.task.schedule.period / 2:
             return None
-        following = schedule.next(live.run.due)
-        if following is None or following > instant or (last := schedule.previous(instant)) is None:
+        return self._skip_between(live.entry, live.run.due, instant)
+
+    def _skip_unseen(self, entry: Entry, instant: datetime) -> None:
+        """Account for due times until an instant that were not claimed, of a task that is let go of now."""
+        if entry.next:
+            self._skip_overslept(entry.next, instant)
+        elif entry.due:
+            self._skip_between(entry, entry.due - MICROSECOND, instant)
+
+    def _skip_between(self, entry: Entry, after: datetime, until: datetime) -> datetime | None:
+        schedule = entry.task.schedule
+        following = schedule.next(after)
+        if following is None or following > until or (last := schedule.previous(until)) is None:
             return None
-        count = schedule.count(live.run.due, instant)
-        self.skip_unclaimed(live.entry, last, count, "the daemon could not run then")
+        self.skip_unclaimed(entry, last, schedule.count(after, until), "the daemon could not run then")
         return last
 
     def _new_run(self, entry: Entry, due: datetime, *, dues: int) -> Run:
@@ -388,14 +400,17 @@ class Plan:
         """Plan anew by the new time. What a clock set forward has jumped over is simply due now."""
         if moved > timedelta():
             return
+        before = now() - moved
+        for entry in self.entries.values():
+            self._skip_unseen(entry, before)
+        for live in self.not_begun(set(self.entries.values())):
+            if self._has_come(live, before):
+                self._outlive_its_time(live)
         self._lap += 1
         self._agenda.drop_due_times()
-        for live in self.not_begun(set(self.entries.values())):
-            if live.run.due > now() and self._has_come(live):
-                self._outlive_its_time(live)
         # An overdue one is not in the agenda.
         for live in {*self._agenda.drop_claimed(), *self._unconfirmed.values()}:
-            if live.entry.next is live and not planner.has_come(live.run, now()):
+            if live.entry.next is live:
                 self.withdraw(live, "the clock was set")
             elif not live.decided:  # its due time has come before, or it was not bound to the clock, like a retry
                 live.at, live.overdue = now(), False
@@ -407,9 +422,10 @@ class Plan:
                 self.plan_next(entry)
 
     def _outlive_its_time(self, live: LiveRun) -> None:
-        """Keep in mind, also for the next daemon, that a due time has come which lies ahead now."""
-        live.run.trigger = Trigger.CATCH_UP
-        self._history.save(live.run)
+        """Go on with a run whose due time has come by the clock as it was, and may lie ahead now."""
+        if live.run.due > now():
+            live.run.trigger = Trigger.CATCH_UP  # for the next daemon as well, it has come
+            self._history.save(live.run)
         if live.entry.next is live:
             live.entry.next = None
             live.entry.account(live.run.due)

@@ -119,6 +119,11 @@ def goes_on(task: Task, *, resident: bool) -> bool:
     return resident and task.schedule.period < ALWAYS_GOES_ON
 
 
+def is_due_time(task: Task, due: datetime) -> bool:
+    """Whether a task, as it is declared now, is due then."""
+    return task.schedule.previous(due) == due
+
+
 def has_come(run: Run, now: datetime) -> bool:
     """Whether a run that has not begun is the only record of a due time which has passed.
 

@@ -101,13 +101,14 @@ class Recovery:
             end_leftovers(run.pid, run.born, pids)
         run.outcome = Outcome.LOST
         run.reason = "the host was restarted" if restarted else "the daemon died while it was running"
-        self._history.account(run)
+        self._history.save(run)
         entry = self._plan.entries.get(run.task)
         if entry is not None:
             entry.failures += 1
             entry.last_outcome, entry.last_reason = Outcome.LOST, run.reason
-            if run.trigger is not Trigger.MANUAL:
+            if run.trigger is not Trigger.MANUAL and planner.is_due_time(entry.task, run.due):
                 entry.account(run.due)
+                self._history.account(run)
         self._reporter.run_lost(entry.task if entry else None, run)
 
     def _catch_up(self, entry: Entry) -> bool:

@@ -328,3 +328,62 @@ def test_what_many_due_times_were_missed_for_is_not_missed_again_when_the_clock_
     world.now -= 2 * HOUR
     world.start()
     assert [(live.run.due, live.run.dues) for live in world.waiting] == [(NOON + 5 * HOUR, 5)]
+
+
+def let_go_by_pause(world: World) -> None:
+    world.plan.pause(make_pause(None, task="app.t", reason="", by="root", now=world.now))
+
+
+def let_go_by_declaration(world: World) -> None:
+    world.plan.adopt([replace(hourly(), schedule=WallClock((time(20),), zone="UTC"))], None)
+
+
+def let_go_by_clock(world: World) -> None:
+    world.now -= 3 * HOUR
+    world.plan.clock_was_set(-3 * HOUR)
+
+
+@pytest.mark.parametrize("let_go", [let_go_by_pause, let_go_by_declaration, let_go_by_clock])
+@pytest.mark.parametrize("claimed", [True, False])
+@pytest.mark.claim("P1", "P17")
+def test_what_went_by_while_the_daemon_was_stopped_is_accounted_for_before_a_task_is_let_go(
+    world: World, let_go, claimed
+) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    world.until(NOON + HOUR - timedelta(seconds=5 if claimed else 60))
+    world.now += 2 * HOUR  # stopped as a whole; then somebody's request is the first thing it sees
+    let_go(world)
+    world.turn()
+    dues = {run.due: run.dues for run in world.recorded() if NOON < run.due <= NOON + 2 * HOUR}
+    assert dues == ({NOON + HOUR: 1, NOON + 2 * HOUR: 1} if claimed else {NOON + 2 * HOUR: 2})
+
+
+def test_due_times_that_went_by_before_the_clock_was_set_back_a_little_are_accounted_for_once(world: World) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    world.until(NOON + HOUR - timedelta(seconds=5))
+    world.now += 2 * HOUR
+    world.now -= timedelta(seconds=2)
+    world.plan.clock_was_set(timedelta(seconds=-2))
+    world.turn()
+    dues = [(run.due, run.dues) for run in world.recorded() if run.due <= NOON + 2 * HOUR]
+    assert dues == [(NOON + 2 * HOUR, 1), (NOON + HOUR, 1)]
+
+
+def test_a_lost_run_of_another_declaration_does_not_account_for_due_times_of_this_one(world: World) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    world.until(NOON + HOUR)
+    live = world.entry.waiting.popleft()
+    live.run.started = world.now
+    world.entry.alive.add(live)
+    world.history.account(live.run)
+    world.now -= HOUR
+    world.plan.clock_was_set(-HOUR)
+    world.tasks = [replace(hourly(), schedule=Interval(60, 7.0))]
+    world.plan.adopt(world.tasks, None)
+    world.end()
+    world.now += timedelta(minutes=10)
+    world.start()
+    assert [(live.run.due, live.run.dues) for live in world.waiting] == [(NOON + timedelta(minutes=9, seconds=7), 10)]
