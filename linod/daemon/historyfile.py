@@ -34,6 +34,7 @@ class Harm(StrEnum):
     DAMAGED = "damaged"
     GONE = "gone"
     REPLACED = "replaced"
+    LOST = "lost"  # gone, and with it the copy that was being made of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Renewal:
     @property
     def is_whole(self) -> bool:
         """Whether all that was in the former one is in the new one."""
-        return self.harm is not Harm.DAMAGED
+        return self.harm in (Harm.GONE, Harm.REPLACED)
 
 
 class HistoryFile:
@@ -104,8 +105,10 @@ class HistoryFile:
         return look(self.path) == self._seen
 
     def written(self) -> None:
-        """Remember how the file is left: after each transaction."""
-        self._seen = look(self.path)
+        """Remember how the file is left, after each transaction; but not that it was taken away meanwhile."""
+        there = look(self.path)
+        if all(before is None or is_same(before, after) for before, after in zip(self._seen, there, strict=True)):
+            self._seen = there
 
     def begin_anew(self, reason: str) -> sqlite3.Connection:
         """Put the file aside, for it is damaged, and begin another one."""
@@ -125,17 +128,19 @@ class HistoryFile:
             make_again(self.path.parent)
         if self._rescued is not None:
             self._put_in_place(self._rescued)
+        before = look_at(str(self.path))
         db = connect(self.path)
         try:
             require_whole(db)
-            if self._rescued is not None and not self.path.samefile(self._rescued):
+            there = look(self.path)
+            stayed = there[0] is not None and (before is None or is_same(before, there[0]))
+            if not stayed or (self._rescued is not None and not self.path.samefile(self._rescued)):
                 raise sqlite3.OperationalError("the file was taken away again")
         except BaseException:
             db.close()
             raise
         self._forget_rescued()
-        self._db = db
-        self.written()
+        self._db, self._seen = db, there
         return db
 
     def _look_closer(self, db: sqlite3.Connection) -> sqlite3.Connection:
@@ -169,10 +174,14 @@ class HistoryFile:
 
     def _put_in_place(self, rescued: Path) -> None:
         """A link rather than a new name, for nothing is lost if somebody takes that away before it is open."""
-        if self.path.exists() and not self.path.samefile(rescued):
-            self._put_aside(Harm.REPLACED)
-        with suppress(FileExistsError):
-            os.link(rescued, self.path)
+        try:
+            if self.path.exists() and not self.path.samefile(rescued):
+                self._put_aside(Harm.REPLACED)
+            with suppress(FileExistsError):
+                os.link(rescued, self.path)
+        except FileNotFoundError:
+            self._rescued = None
+            self._note(Harm.LOST, "")
 
     def _forget_rescued(self) -> None:
         if self._rescued is not None:

@@ -338,6 +338,12 @@ def describe_renewal(renewal: Renewal) -> str:
                 f"{renewal.path} was replaced while the daemon runs. The other file is now {renewal.aside}, and history"
                 " is written anew, with all that was in it. To put a copy back, stop the daemon first."
             )
+        case Harm.LOST:
+            return (
+                f"{renewal.path} was deleted, and so was the copy of it that was being written. A new history has"
+                " begun: the tasks, the pauses and the runs that go on are in it. To begin anew on purpose, stop the"
+                " daemon first."
+            )
     kept = (
         "the tasks, the pauses and the runs that go on are in it"
         if renewal.running

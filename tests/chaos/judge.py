@@ -48,7 +48,8 @@ class Case:
     upset: list[float] = field(default_factory=list)  # when a daemon ended, or the clock was set, monotonic
 
     def __post_init__(self):
-        self.by_id = {run.id: run for run in self.runs}
+        # What has begun keeps its number.
+        self.by_id = {run.id: run for run in sorted(self.runs, key=lambda run: run.started is not None)}
         self.begun = {line.run: line for line in self.lines if line.kind == "begin"}
         self.ended = {line.run: line for line in self.lines if line.kind == "end"}
         self.attempts = defaultdict(list)

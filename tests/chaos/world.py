@@ -267,12 +267,12 @@ class World:
     def runs(self):
         """All runs in history, in the order of their claims, and those claims that did not become any."""
         with self.site.history() as archive:
-            runs = {run.id: run for run in [*archive.runs(limit=10**9), *archive.unfinished()]}
+            runs = by_identity([*archive.runs(limit=10**9), *archive.unfinished()])
         return sorted((self._remembered | runs).values(), key=lambda run: run.id)
 
     def remember(self):
         """History is about to be damaged: keep what only it knows. What goes on, the daemon knows as well."""
-        self._remembered = {run.id: run for run in self.runs() if run.outcome}
+        self._remembered = by_identity(run for run in self.runs() if run.outcome)
 
     def processes(self):
         """The processes that belong to it."""
@@ -292,6 +292,11 @@ class World:
     def complain(self, text):
         """Something is wrong; the storm goes on."""
         self.complaints.append(f"{self.clock.now():%H:%M:%S} {text}")
+
+
+def by_identity(runs):
+    """Runs by what makes them one: the number of a record that was lost with its history may be given again."""
+    return {(run.id, run.task, run.due): run for run in runs}
 
 
 def draw_start(random):

@@ -257,6 +257,46 @@ def test_a_file_that_is_deleted_again_while_it_is_written_anew_is_not_lost(
     assert not (state / f"{FILE}.new").exists()
 
 
+@pytest.mark.claim("H4")
+@pytest.mark.parametrize("take", TAKEN, ids=lambda take: take.__name__)
+def test_a_file_that_is_taken_away_just_when_it_was_written_is_written_anew(
+    history: SqliteHistory, state: Path, monkeypatch: pytest.MonkeyPatch, take: Callable[[Path], None]
+) -> None:
+    written = history._file.written
+
+    def too_late() -> None:
+        monkeypatch.undo()
+        take(state)
+        written()
+
+    monkeypatch.setattr(history._file, "written", too_late)
+    history.claim(run(102), durable=False)
+    assert answers(history, 1) == {102: True}
+    until(lambda: not history.trouble)
+    claim(history, 103)
+    assert [renewal.harm for renewal in history.renewals()] == [Harm.GONE]
+    assert rows(state) == list(range(1, 104))
+
+
+def test_where_the_copy_is_deleted_as_well_history_begins_anew(
+    history: SqliteHistory, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by rm of all that is there, just when it is being made again."""
+    copy = historyfile_module.copy
+
+    def copy_in_vain(db: sqlite3.Connection, path: Path) -> None:
+        copy(db, path)
+        path.unlink()
+
+    monkeypatch.setattr(historyfile_module, "copy", copy_in_vain)
+    (state / FILE).unlink()
+    claim(history, 102)
+    claim(history, 103)
+    renewals = history.renewals()
+    assert [renewal.is_whole for renewal in renewals if renewal.harm is Harm.LOST] == [False]
+    assert rows(state) == [102, 103]
+
+
 @pytest.mark.parametrize("reads", [False, True])
 def test_a_log_that_is_deleted_costs_nothing(history: SqliteHistory, state: Path, reads: bool) -> None:
     """Also while somebody reads, with whose connection the log is not written back by closing ours."""
