@@ -123,15 +123,23 @@ class Running:
             self._alerting.waits(live)
 
     def _replace(self, live: LiveRun) -> None:
-        """End the previous run; this one begins when it has ended."""
+        """End the previous run; this one begins when it has ended, or in the place of one that has not begun.
+
+        At the end of a long queue it would be replaced itself before it comes to the front, and so would all others.
+        """
         entry = live.entry
+        place = next((number for number, older in enumerate(self.waiting) if older in entry.waiting), None)
         for older in list(entry.waiting):
             self._plan.skip(older, "a newer run replaces it")
         entry.waiting.append(live)
         for older in entry.alive:
             self.end(older, Outcome.CANCELLED, "a newer run replaces it")
-        if not entry.alive:
+        if entry.alive:
+            return
+        if place is None:
             self.waiting.append(live)
+        else:
+            self.waiting[place] = live
 
     # Begin
 

@@ -387,3 +387,12 @@ def test_a_lost_run_of_another_declaration_does_not_account_for_due_times_of_thi
     world.now += timedelta(minutes=10)
     world.start()
     assert [(live.run.due, live.run.dues) for live in world.waiting] == [(NOON + timedelta(minutes=9, seconds=7), 10)]
+
+
+def test_a_run_that_replaces_one_that_waits_begins_in_its_place(world: World) -> None:
+    other = Task(id="app.u", label="u", text="", schedule=WallClock((time(13, 10),), zone="UTC"))
+    world.tasks = [hourly(overlap="replace"), other]
+    world.start()
+    world.until(NOON + 2 * HOUR)
+    waiting = [(live.task.label, live.run.due) for live in world.running.waiting if not live.dropped]
+    assert waiting == [("t", NOON + 2 * HOUR), ("u", NOON + 7 * HOUR / 6)]
