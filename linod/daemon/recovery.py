@@ -46,6 +46,8 @@ class Recovery:
         pids = processes() if begun else []
         for run in begun:
             self._bury(run, pids)
+        for run in not_begun:
+            self._note_what_lies_ahead(run)
         # These come last: one that began may have passed them over.
         return {run.task for run in begun if self._repeat(run)} | {run.task for run in not_begun if self._take_up(run)}
 
@@ -69,7 +71,7 @@ class Recovery:
         if entry and run.trigger is Trigger.RERUN and self._plan.runs_by_itself(entry):
             self._plan.claim_again(entry, run, at=instant)
             return True
-        if not entry or not planner.has_come(run, instant) or self._is_caught_up(entry, run, instant):
+        if not entry or not planner.has_come(run, instant) or self._is_caught_up(entry, run):
             self._history.withdraw(run)
             return False
         if reason := self._why_not(entry, run, instant):
@@ -77,15 +79,19 @@ class Recovery:
             self._plan.skip_left(entry, run, reason, quietly=quietly)
             return False
         run.trigger = Trigger.CATCH_UP
-        entry.account(run.due)
         live = self._plan.claim_again(entry, run, at=self._catch_up_at(entry, instant))
         self._reporter.catching_up(entry.task, live.run)
         return True
 
-    def _is_caught_up(self, entry: Entry, run: Run, instant: datetime) -> bool:
+    def _note_what_lies_ahead(self, run: Run) -> None:
+        """A due time that came before the clock was set back is seen to, and what was missed before it is no more."""
+        entry = self._plan.entries.get(run.task)
+        if entry and run.due > now() and planner.has_come(run, now()):
+            entry.account(run.due)
+
+    def _is_caught_up(self, entry: Entry, run: Run) -> bool:
         """Whether its due time is among those that count as missed: no later one was seen to while this one waited."""
-        missed_after = max(entry.since, entry.accounted or entry.since)
-        return missed_after < run.due <= instant and self._plan.runs_by_itself(entry)
+        return run.due > max(entry.since, entry.accounted or entry.since) and self._plan.runs_by_itself(entry)
 
     def _why_not(self, entry: Entry, run: Run, instant: datetime) -> str:
         if run.due <= entry.since:

@@ -76,7 +76,7 @@ class Model:
             return
         for task, schedule in self.wanted.items():
             stretch, last = self.stretches[task][-1], schedule.previous(before)
-            self._end(task, since=before, now=before)
+            self._end(task, since=before, now=before, slack=SLACK)
             if last and stretch.must_from < last <= stretch.must_to:
                 self._accounted[task] = max(last, self._accounted.get(task, last))
             self._highest[task] = max(before, self._highest.get(task, before))
@@ -87,7 +87,7 @@ class Model:
         """Its successor does not know which due times came after the clock was set back."""
         for task, schedule in self.wanted.items():
             if self.is_set_back(task, now) and not schedule.follows_the_wall:
-                self._end(task, since=now, now=now)
+                self._end(task, since=now, now=now, slack=SLACK)
                 self.stretches[task].append(
                     Stretch(schedule, may_from=now, must_from=self._highest[task] + CLAIM_WITHIN)
                 )
@@ -124,7 +124,7 @@ class Model:
         may_from = max(now, self._accounted.get(task, now)) if schedule.follows_the_wall else now
         self.stretches[task].append(Stretch(schedule, may_from=may_from, must_from=must_from))
 
-    def _end(self, task, *, since, now, slack=SLACK):
+    def _end(self, task, *, since, now, slack):
         """Between these instants the daemon has let go of a task."""
         stretch = self.stretches[task][-1]
         stretch.must_to = self._elapsed(slack, until=since)

@@ -39,6 +39,7 @@ from linod.schedules import Interval, WallClock
 from linod.schedules.base import Schedule
 from linod.task import Policies, Task
 from linod.wire import Ended
+from tests.chaos import model as model_module
 from tests.chaos.judge import Case, judge
 from tests.chaos.ledger import Line
 from tests.chaos.model import Model
@@ -74,12 +75,12 @@ class Hands:
         """They are there."""
 
     def begin(self, live: LiveRun) -> bool:
-        self._site.begins(live)
+        self._site.run_begins(live)
         return True
 
     def terminate(self, live: LiveRun, verdict: Outcome, reason: str) -> None:
         live.verdict, live.verdict_reason = verdict, reason
-        self._site.ends_in(live.task.policies.grace / 2, live, Outcome.CRASHED)
+        self._site.run_ends_in(live.task.policies.grace / 2, live, Outcome.CRASHED)
 
     def has_ended(self, live: LiveRun) -> bool:
         return False
@@ -157,9 +158,11 @@ class SimulatedSite:
     def kill(self) -> None:
         """What this turn has said to history is lost, where the disk was slow; who runs is dead."""
         self.history._turn = history_module.Batch()
+        self.ends()
         self.has_ended()
 
     def drain(self) -> None:
+        self.ends()
         self.plan.close()
         self.running.close()
         self.timers.after(DRAIN_TIMEOUT, lambda: self.running.end_all("the daemon stops"))
@@ -168,15 +171,18 @@ class SimulatedSite:
             self.timers.run_due()
         self.has_ended()
 
-    def has_ended(self) -> None:
-        assert self.history.close(PATIENCE)
-        os.close(self.history.fileno())
+    def ends(self) -> None:
+        """From now on it plans nothing more."""
         self.model.daemon_ended(self.now)
         self.upset.append(self.monotonic)
 
+    def has_ended(self) -> None:
+        assert self.history.close(PATIENCE)
+        os.close(self.history.fileno())
+
     # Its workers
 
-    def begins(self, live: LiveRun) -> None:
+    def run_begins(self, live: LiveRun) -> None:
         task, policies = live.task.id, live.task.policies
         alive = [other for other in self.running.live.values() if other is not live]
         self.write("begin", live)
@@ -184,12 +190,12 @@ class SimulatedSite:
             self.write("overlap", live)
         if policies.lock and any(other.task.policies.lock == policies.lock for other in alive):
             self.write("lock", live)
-        self.ends_in(self.bodies[task].seconds, live, next(self.outcomes[task]))
+        self.run_ends_in(self.bodies[task].seconds, live, next(self.outcomes[task]))
 
-    def ends_in(self, seconds: float, live: LiveRun, outcome: Outcome) -> None:
-        self.timers.after(seconds, lambda: self.ends(live, outcome))
+    def run_ends_in(self, seconds: float, live: LiveRun, outcome: Outcome) -> None:
+        self.timers.after(seconds, lambda: self.run_ends(live, outcome))
 
-    def ends(self, live: LiveRun, outcome: Outcome) -> None:
+    def run_ends(self, live: LiveRun, outcome: Outcome) -> None:
         if live.run.id in self.running.live:
             if outcome is not Outcome.CRASHED:
                 self.write("end", live)
@@ -205,6 +211,7 @@ class SimulatedSite:
         slow, self.disk_waits = self.disk_waits, False
         self.turn()
         self.disk_waits = slow
+        self.sleep(0.001)  # nothing is asked twice in the same instant
         entries = self.plan.entries
         self.model.observe(
             {id: entry.task.schedule for id, entry in entries.items() if self.plan.runs_by_itself(entry)},
@@ -281,6 +288,7 @@ class FateMachine(RuleBasedStateMachine):
                         self.patch.setattr(module, function, lambda function=function: getattr(self.site, function))
         self.patch.setattr(recovery_module, "uptime", lambda: self.site.monotonic)
         self.patch.setattr(history_module, "GATHER", 0.0)
+        self.patch.setattr(model_module, "SLACK", timedelta())  # no machine is busy here
         self.policies = dict(zip(("a", "b", "c"), policies, strict=True))
         self.site.bodies = dict(zip(self.policies, does, strict=True))
         self.site.outcomes = {label: cycle(body.outcomes) for label, body in self.site.bodies.items()}

@@ -389,6 +389,18 @@ def test_a_lost_run_of_another_declaration_does_not_account_for_due_times_of_thi
     assert [(live.run.due, live.run.dues) for live in world.waiting] == [(NOON + timedelta(minutes=9, seconds=7), 10)]
 
 
+def test_of_many_that_wait_none_is_forgotten_when_some_of_them_lie_ahead(world: World) -> None:
+    world.tasks = [hourly(catch_up="all")]
+    world.start()
+    world.end()
+    world.now += 5 * HOUR
+    world.start()
+    world.end()
+    world.now -= 2 * HOUR
+    world.start()
+    assert [live.run.due for live in world.waiting] == [NOON + hours * HOUR for hours in range(1, 6)]
+
+
 def test_a_run_that_replaces_one_that_waits_begins_in_its_place(world: World) -> None:
     other = Task(id="app.u", label="u", text="", schedule=WallClock((time(13, 10),), zone="UTC"))
     world.tasks = [hourly(overlap="replace"), other]
