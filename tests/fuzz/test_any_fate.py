@@ -34,11 +34,12 @@ from linod.daemon.plan import Plan
 from linod.daemon.recovery import Recovery
 from linod.daemon.reporter import Reporter, TextSink
 from linod.daemon.running import Running
-from linod.runs import Outcome
+from linod.runs import Outcome, Run
 from linod.schedules import Interval, WallClock
 from linod.schedules.base import Schedule
 from linod.task import Policies, Task
-from linod.wire import Ended
+from linod.wire import Ended, Message
+from tests.chaos import judge as judge_module
 from tests.chaos import model as model_module
 from tests.chaos.judge import Case, judge
 from tests.chaos.ledger import Line
@@ -87,6 +88,21 @@ class Hands:
 
     def dismiss_idle(self) -> None:
         """They have left."""
+
+
+class Asker:
+    """Somebody who has a task run, and hears of it."""
+
+    runs = hears = None
+
+    def tell(self, message: Message) -> None:
+        """Heard."""
+
+    def refuse(self, reason: str) -> None:
+        """Heard."""
+
+    def run_ended(self, run: Run) -> None:
+        """Heard."""
 
 
 class SimulatedSite:
@@ -208,9 +224,7 @@ class SimulatedSite:
 
     def settle(self, *, restarted: bool = False) -> None:
         """Tell the model what is wanted now that it is written: before that, nobody is told that it holds."""
-        slow, self.disk_waits = self.disk_waits, False
-        self.turn()
-        self.disk_waits = slow
+        self.let_the_disk_answer()
         self.sleep(0.001)  # nothing is asked twice in the same instant
         entries = self.plan.entries
         self.model.observe(
@@ -222,13 +236,19 @@ class SimulatedSite:
             restarted=restarted,
         )
 
+    def let_the_disk_answer(self) -> None:
+        slow, self.disk_waits = self.disk_waits, False
+        self.turn()
+        self.disk_waits = slow
+
     def set_clock(self, seconds: float) -> None:
+        """Nothing survives a kill of what was not written when the clock was set."""
         before = self.now
         self.now += timedelta(seconds=seconds)
         self.upset.append(self.monotonic)
         self.model.clock_was_set(before=before, after=self.now)
         self.plan.clock_was_set(timedelta(seconds=seconds))
-        self.turn()
+        self.let_the_disk_answer()
 
     def broken(self, policies: dict[str, Policies]) -> list[str]:
         """What the judge says after a drain."""
@@ -288,7 +308,8 @@ class FateMachine(RuleBasedStateMachine):
                         self.patch.setattr(module, function, lambda function=function: getattr(self.site, function))
         self.patch.setattr(recovery_module, "uptime", lambda: self.site.monotonic)
         self.patch.setattr(history_module, "GATHER", 0.0)
-        self.patch.setattr(model_module, "SLACK", timedelta())  # no machine is busy here
+        self.patch.setattr(model_module, "SLACK", timedelta())  # no machine is busy here,
+        self.patch.setattr(judge_module, "UNTIL_REPEATED", 6000.0)  # and daemons may be away for longer
         self.policies = dict(zip(("a", "b", "c"), policies, strict=True))
         self.site.bodies = dict(zip(self.policies, does, strict=True))
         self.site.outcomes = {label: cycle(body.outcomes) for label, body in self.site.bodies.items()}
@@ -357,6 +378,13 @@ class FateMachine(RuleBasedStateMachine):
         self.site.plan.unpause(data.draw(st.sampled_from(sorted(self.site.plan.pauses))))
         self.site.settle()
 
+    @precondition(lambda self: self.site.tasks)
+    @rule(data=st.data())
+    def run_now(self, data: st.DataObject) -> None:
+        entry = self.site.plan.entries[data.draw(st.sampled_from(sorted(self.site.tasks)))]
+        self.site.running.run_now(entry, Asker())  # type: ignore[arg-type]
+        self.site.turn()
+
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         not_begun = {live.run.id: live for live in self.site.plan.not_begun(set(self.site.plan.entries.values()))}
@@ -394,6 +422,14 @@ class FateMachine(RuleBasedStateMachine):
     @rule(down=st.sampled_from([0.0, 2.0]) | spans)
     def kill(self, down: float) -> None:
         self.site.kill()
+        self.site.sleep(down)
+        self.site.start()
+
+    @rule(down=spans)
+    def restart_host(self, down: float) -> None:
+        """Without warning; what the disk was told is there."""
+        self.site.kill()
+        self.site.boot += "+"
         self.site.sleep(down)
         self.site.start()
 
