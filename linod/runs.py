@@ -36,6 +36,11 @@ class Trigger(StrEnum):
     RERUN = "rerun"  # the previous attempt was lost and its task says rerun_lost
     MANUAL = "manual"  # a person asked for it
 
+    @property
+    def is_first(self) -> bool:
+        """Whether it sees to its due time. A repetition is for one that was seen to, and a person's wish for none."""
+        return self in (Trigger.SCHEDULE, Trigger.CATCH_UP)
+
 
 @dataclass(kw_only=True, slots=True)
 class Run:

@@ -27,7 +27,7 @@ from ..archive import FILE, PauseRecord, is_damage, row_from_run
 from ..conf import Settings
 from ..errors import HistoryError, LinodError, SiteLocked
 from ..instants import MICROSECOND, to_micros
-from ..runs import Run, Trigger
+from ..runs import Run
 from ..state import owner_name, user_name
 from ..task import Task
 from .batch import Batch
@@ -202,7 +202,7 @@ class SqliteHistory:
     def account(self, run: Run) -> None:
         """Write a run that deals with its due time, and that it does, so that this is not caught up later."""
         self._turn.runs[run.id] = row_from_run(run)
-        if run.trigger is not Trigger.MANUAL:
+        if run.trigger.is_first:
             self._turn.account(run.task, to_micros(run.due))
 
     def write_together(self, statements: list[Statement]) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ..archive import LATEST
 from ..instants import from_micros, to_micros
-from ..runs import Run, Trigger
+from ..runs import Run
 from ..state import give_to_owner
 
 MARKS = "starts"
@@ -70,7 +70,7 @@ class Marks:
         self._save(in_use=self._live is not None)
 
     def set(self, run: Run) -> None:
-        due = NO_DUE_TIME if run.trigger is Trigger.MANUAL else to_micros(run.due)
+        due = to_micros(run.due) if run.trigger.is_first else NO_DUE_TIME
         slot, task = run.id % MARK_SLOTS, sum_of(run.task)
         with self._lock:
             START.pack_into(self._map, STARTS_AT + slot * START.size, due, task)

@@ -361,7 +361,7 @@ class Plan:
 
     def _record_skip(self, entry: Entry, run: Run, reason: str) -> None:
         run.outcome, run.reason, run.ended = Outcome.SKIPPED, reason, now()
-        if run.trigger is not Trigger.MANUAL:
+        if run.trigger.is_first:
             entry.account(run.due)
         self._history.account(run)
 

@@ -112,7 +112,7 @@ class Recovery:
         if entry is not None:
             entry.failures += 1
             entry.last_outcome, entry.last_reason = Outcome.LOST, run.reason
-            if run.trigger is not Trigger.MANUAL and planner.is_due_time(entry.task, run.due):
+            if run.trigger.is_first and planner.is_due_time(entry.task, run.due):
                 entry.account(run.due)
                 self._history.account(run)
         self._reporter.run_lost(entry.task if entry else None, run)

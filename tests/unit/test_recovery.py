@@ -389,6 +389,22 @@ def test_a_lost_run_of_another_declaration_does_not_account_for_due_times_of_thi
     assert [(live.run.due, live.run.dues) for live in world.waiting] == [(NOON + timedelta(minutes=9, seconds=7), 10)]
 
 
+def test_a_repetition_does_not_account_for_due_times_of_another_declaration(world: World) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    live = world.plan.claim(world.entry, NOON + HOUR, at=NOON, trigger=Trigger.RERUN, attempt=2)
+    live.run.started = NOON
+    world.history.account(live.run)
+    world.end()
+    world.now += timedelta(minutes=10)
+    world.tasks = [replace(hourly(), schedule=Interval(300, 0.0))]
+    world.start()
+    world.end()
+    world.now += timedelta(minutes=10)
+    world.start()
+    assert [live.run.dues for live in world.waiting] == [2]
+
+
 def test_of_many_that_wait_none_is_forgotten_when_some_of_them_lie_ahead(world: World) -> None:
     world.tasks = [hourly(catch_up="all")]
     world.start()
