@@ -379,7 +379,7 @@ class Plan:
         """Account for due times until an instant that were not claimed, of a task that is let go of now."""
         if entry.next:
             self._skip_overslept(entry.next, instant)
-        elif entry.due:
+        elif entry.due and entry.due <= instant:
             self._skip_between(entry, entry.due - MICROSECOND, instant)
 
     def _skip_between(self, entry: Entry, after: datetime, until: datetime) -> datetime | None:
