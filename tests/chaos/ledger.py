@@ -7,7 +7,7 @@ on a file as long as it lives, whatever ends it.
 import fcntl
 import os
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,15 +46,14 @@ class Ledger:
     def run_of(self, task, *, alone, lock):
         """Write down a run. `alone`: no other run of its task may be alive; `lock`: nor one of another with this."""
         self.write("begin", task)
-        held = [self._hold("overlap", task, task)] if alone else []
-        if lock is not None:
-            held.append(self._hold("lock", task, f"lock {lock}"))
-        try:
+        # A stack, for a SIGTERM may come at its end as well, and nothing must be held for longer than the run.
+        with ExitStack() as held:
+            if alone:
+                held.callback(os.close, self._hold("overlap", task, task))
+            if lock is not None:
+                held.callback(os.close, self._hold("lock", task, f"lock {lock}"))
+            held.callback(self.write, "end", task)
             yield
-        finally:
-            self.write("end", task)
-            for fd in held:
-                os.close(fd)
 
     def write(self, kind, task):
         line = Line(kind, int(os.environ["LINOD_RUN"]), task, os.getpid(), time.time(), time.monotonic())
