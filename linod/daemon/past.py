@@ -71,7 +71,12 @@ class Past:
                 known.since = max(known.since, now)
             if (started := dues.get(sum_of(id))) is not None:
                 known.accounted = max([*started, *filter(None, [known.accounted])], default=None)
-                self.last_runs.pop(id, None)  # it has been tried again since
+                self.forget_last_run(id)
+
+    def forget_last_run(self, task: str) -> None:
+        """It has been tried again since: how it fared is no longer known."""
+        self.last_runs.pop(task, None)
+        self.streaks.pop(task, None)
 
     def rename(self, old: str, new: str) -> Known | None:
         """Let a task have what was known of it under its former name."""

@@ -52,6 +52,7 @@ class World:
         self.plan.resume(past)
         self.plan.adopt(self.tasks, past)
         self.running = Running(self.plan, self.history, timers, reporter, Alerting(self.history, timers, reporter))
+        self.running.resume(past)
         Recovery(past, self.plan, self.running, self.history, reporter, self.boot, once=False).account()
         self.turn()
 
@@ -424,3 +425,26 @@ def test_a_run_that_replaces_one_that_waits_begins_in_its_place(world: World) ->
     world.until(NOON + 2 * HOUR)
     waiting = [(live.task.label, live.run.due) for live in world.running.waiting if not live.dropped]
     assert waiting == [("t", NOON + 2 * HOUR), ("u", NOON + 7 * HOUR / 6)]
+
+
+def fail(world: World, live: LiveRun) -> None:
+    """A run that waited began, and went wrong."""
+    live.entry.waiting.remove(live)
+    live.run.started = live.run.ended = world.now
+    live.run.outcome, live.run.reason = Outcome.FAILED, "it could not"
+    world.history.account(live.run)
+
+
+@pytest.mark.claim("H5")
+def test_a_task_that_failed_and_was_started_after_all_that_history_knows_is_planned(world: World) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    world.until(NOON + HOUR)
+    fail(world, world.waiting[0])
+    world.end()
+    marks = Marks(world.state / MARKS)
+    marks.set(Run(id=9, task="app.t", due=NOON + 2 * HOUR, lap=0, boot="boot"))
+    marks.close()
+    world.now += 2 * HOUR
+    world.start()
+    assert [live.run.due for live in world.waiting] == [NOON + 3 * HOUR]
