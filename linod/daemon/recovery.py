@@ -108,6 +108,8 @@ class Recovery:
         run.outcome = Outcome.LOST
         run.reason = "the host was restarted" if restarted else "the daemon died while it was running"
         self._history.save(run)
+        if (last := self._past.last_runs.get(run.task)) and last.id < run.id:
+            self._past.forget_last_run(run.task)
         entry = self._plan.entries.get(run.task)
         if entry is not None:
             entry.failures += 1

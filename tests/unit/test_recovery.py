@@ -448,3 +448,21 @@ def test_a_task_that_failed_and_was_started_after_all_that_history_knows_is_plan
     world.now += 2 * HOUR
     world.start()
     assert [live.run.due for live in world.waiting] == [NOON + 3 * HOUR]
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+@pytest.mark.claim("P5", "P20")
+def test_a_failure_is_not_tried_again_when_what_came_after_it_was_lost(world: World, repeated: bool) -> None:
+    world.tasks = [hourly(retries=2, retry_delay=4000.0)]
+    world.start()
+    world.until(NOON + HOUR)
+    live = world.waiting[0]
+    fail(world, live)
+    if repeated:
+        world.plan.again(world.entry, live.run, Trigger.RETRY)
+    world.until(NOON + 3 * HOUR / 2 if repeated else NOON + 2 * HOUR)
+    world.history.mark_started(world.waiting[0].run)
+    world.end()
+    world.start()
+    assert [run.outcome for run in world.recorded()] == [Outcome.LOST, Outcome.FAILED]
+    assert world.entry.retry is None
