@@ -177,9 +177,11 @@ def retry_delay(task: Task, run: Run) -> float | None:
 def resumed_retry(task: Task, run: Run, *, since: datetime, now: datetime) -> float | None:
     """The same for a run that went wrong before the daemon was stopped.
 
-    Not if its task has been paused or changed since.
+    Not if its task has been paused or changed since, or was due again.
     """
     if run.ended is None or run.ended < since or (delay := retry_delay(task, run)) is None:
+        return None
+    if (due := task.schedule.next(run.ended)) is not None and due <= now:
         return None
     return min(max(0.0, delay - (now - run.ended).total_seconds()), delay)
 

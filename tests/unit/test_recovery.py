@@ -466,3 +466,18 @@ def test_a_failure_is_not_tried_again_when_what_came_after_it_was_lost(world: Wo
     world.start()
     assert [run.outcome for run in world.recorded()] == [Outcome.LOST, Outcome.FAILED]
     assert world.entry.retry is None
+
+
+@pytest.mark.parametrize("down", [HOUR / 2, 5 * HOUR])
+@pytest.mark.claim("P20")
+def test_a_failure_is_tried_again_after_a_downtime_unless_its_task_was_due_meanwhile(
+    world: World, down: timedelta
+) -> None:
+    world.tasks = [hourly(retries=1, catch_up="none")]
+    world.start()
+    world.until(NOON + HOUR)
+    fail(world, world.waiting[0])
+    world.end()
+    world.now += down
+    world.start()
+    assert (world.entry.retry is not None) == (down < HOUR)
