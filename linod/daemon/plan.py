@@ -46,7 +46,7 @@ class Plan:
         self.entries: dict[str, Entry] = {}
         self.pauses: dict[str, PauseRecord] = {}  # by the task's id, or SITE
         self._left: dict[str, Entry] = {}  # tasks that are declared no more, as long as a run of theirs goes on
-        self._labels: dict[str, str] = {}  # of the tasks that were known before the site is loaded
+        self._before: dict[str, Known] = {}  # the tasks that were known before the site is loaded
         self.closed = once  # no further due times are planned
         self.renamed: Callable[[str, str], None] = lambda old, new: None  # told of a task with a new id
         self._history, self._reporter, self._boot = history, reporter, boot
@@ -59,8 +59,7 @@ class Plan:
     def resume(self, past: Past) -> None:
         """Go on where the last daemon stopped."""
         self._last_id, self._lap = past.last_id, past.lap
-        self.pauses = past.pauses
-        self._labels = {id: known.task.label for id, known in past.tasks.items() if known.task}
+        self.pauses, self._before = past.pauses, past.tasks
         if past.latest_due is not None and past.latest_due > now() + planner.CLAIM_WITHIN:
             self._lap += 1  # the clock was set back while no daemon ran: intervals come by the same due times again
 
@@ -149,7 +148,8 @@ class Plan:
 
     def labels(self) -> dict[str, str]:
         """The names of the tasks' functions, by id; those known from before while the site is not loaded."""
-        return {id: entry.task.label for id, entry in self.entries.items()} or self._labels
+        known = self.entries or self._before
+        return {id: one.task.label for id, one in known.items() if one.task}
 
     def _release(self, entries: Iterable[Entry], reason: str) -> None:
         """Let go of tasks: all that is planned of them is taken back; what runs goes on."""
@@ -194,6 +194,9 @@ class Plan:
         del self.pauses[task]
         since = now()
         self._history.resume(task, since)
+        for id, known in self._before.items():
+            if task in (SITE, id):
+                known.since = since
         for entry in self._concerned(task):
             if self.pause_of(entry) is None:
                 entry.since, entry.failures, entry.failing_since = since, 0, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
@@ -21,7 +21,7 @@ from linod.daemon.alerting import Alerting
 from linod.daemon.clock import Timers
 from linod.daemon.history import SqliteHistory
 from linod.daemon.marks import MARKS, SHARED, Marks
-from linod.daemon.pauses import make_pause
+from linod.daemon.pauses import SITE, make_pause
 from linod.daemon.plan import Plan
 from linod.daemon.recovery import Recovery
 from linod.daemon.reporter import Reporter, TextSink
@@ -44,12 +44,13 @@ class World:
         for module in (plan_module, recovery_module):
             monkeypatch.setattr(module, "now", lambda: self.now)
 
-    def start(self) -> None:
+    def start(self, before_it_is_loaded: Callable[[], None] = lambda: None) -> None:
         self.history = SqliteHistory(self.state, Settings())
         reporter, past = Reporter(TextSink(io.StringIO())), self.history.past()
         timers = Timers()
         self.plan = Plan(self.history, reporter, self.boot, once=False)
         self.plan.resume(past)
+        before_it_is_loaded()
         self.plan.adopt(self.tasks, past)
         self.running = Running(self.plan, self.history, timers, reporter, Alerting(self.history, timers, reporter))
         self.running.resume(past)
@@ -481,3 +482,19 @@ def test_a_failure_is_tried_again_after_a_downtime_unless_its_task_was_due_meanw
     world.now += down
     world.start()
     assert (world.entry.retry is not None) == (down < HOUR)
+
+
+@pytest.mark.parametrize("paused", ["app.t", SITE])
+@pytest.mark.claim("P12")
+def test_what_is_resumed_before_the_site_is_loaded_has_missed_nothing(world: World, paused: str) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    world.plan.pause(make_pause(None, task=paused, reason="", by="root", now=world.now))
+    world.end()
+    world.now += 5 * HOUR / 2
+    world.start(lambda: world.plan.unpause(paused))
+    assert not world.waiting
+    world.end()
+    world.now += HOUR
+    world.start()
+    assert [(live.run.due, live.run.dues) for live in world.waiting] == [(NOON + 3 * HOUR, 1)]
