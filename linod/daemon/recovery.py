@@ -71,6 +71,9 @@ class Recovery:
         if entry and run.trigger is Trigger.RERUN and self._plan.runs_by_itself(entry):
             self._plan.claim_again(entry, run, at=instant)
             return True
+        if not entry and planner.has_come(run, instant):
+            self._skip_of_gone(run, instant)
+            return False
         if not entry or not planner.has_come(run, instant) or self._is_caught_up(entry, run):
             self._history.withdraw(run)
             return False
@@ -82,6 +85,11 @@ class Recovery:
         live = self._plan.claim_again(entry, run, at=self._catch_up_at(entry, instant))
         self._reporter.catching_up(entry.task, live.run)
         return True
+
+    def _skip_of_gone(self, run: Run, instant: datetime) -> None:
+        run.outcome, run.reason, run.ended = Outcome.SKIPPED, "its task is declared no more", instant
+        self._history.save(run)
+        self._reporter.run_skipped(None, run)
 
     def _note_what_lies_ahead(self, run: Run) -> None:
         """A due time that came before the clock was set back is seen to, and what was missed before it is no more."""

@@ -159,9 +159,10 @@ class Reporter:
         detail = run.traceback if news or failures <= 1 else ""
         self._say(str(run.outcome), text, level, task=task, run=run, detail=detail)
 
-    def run_skipped(self, task: Task, run: Run) -> None:
+    def run_skipped(self, task: Task | None, run: Run) -> None:
+        label = task.label if task else run.task
         due = f"due at {clock(run.due)}" if run.dues == 1 else f"due {run.dues} times up to {clock(run.due)}"
-        self._say("skipped", f"{task.label}, {due}, is skipped: {run.reason}", task=task, run=run)
+        self._say("skipped", f"{label}, {due}, is skipped: {run.reason}", task=task, run=run)
 
     def run_lost(self, task: Task | None, run: Run) -> None:
         label = task.label if task else run.task

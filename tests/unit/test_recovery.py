@@ -498,3 +498,17 @@ def test_what_is_resumed_before_the_site_is_loaded_has_missed_nothing(world: Wor
     world.now += HOUR
     world.start()
     assert [(live.run.due, live.run.dues) for live in world.waiting] == [(NOON + 3 * HOUR, 1)]
+
+
+@pytest.mark.parametrize("end", [World.end, World.drain])
+@pytest.mark.claim("P1", "P7")
+def test_what_waited_of_a_task_that_is_declared_no_more_is_recorded_as_skipped(world: World, end) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    world.until(NOON + HOUR)
+    before = world.waiting[0].run.id
+    end(world)
+    world.tasks = []
+    world.start()
+    reason = "its task is declared no more"
+    assert [(run.id, run.outcome, run.reason) for run in world.recorded()] == [(before, Outcome.SKIPPED, reason)]
