@@ -234,12 +234,10 @@ class Plan:
             if not entry.gone and entry.next is None:
                 entry.next = self.claim(entry, due, at=due, trigger=Trigger.SCHEDULE)
 
-    def claim(
-        self, entry: Entry, due: datetime, *, at: datetime, trigger: Trigger, attempt: int = 1, dues: int = 1
-    ) -> LiveRun:
+    def claim(self, entry: Entry, due: datetime, *, at: datetime, trigger: Trigger, dues: int = 1) -> LiveRun:
         """Claim a run for a due time, to be started at an instant."""
         run = self._new_run(entry, due, dues=dues)
-        run.trigger, run.attempt = trigger, attempt
+        run.trigger = trigger
         return self._claim(entry, run, at)
 
     def claim_again(self, entry: Entry, run: Run, *, at: datetime) -> LiveRun:
@@ -255,8 +253,10 @@ class Plan:
         return live
 
     def again(self, entry: Entry, run: Run, trigger: Trigger) -> LiveRun:
-        """Claim one more attempt for the due time of a run."""
-        return self.claim(entry, run.due, at=now(), trigger=trigger, attempt=run.attempt + 1, dues=run.dues)
+        """Claim one more attempt for the due time of a run, which may come again in a later lap."""
+        attempt = self._new_run(entry, run.due, dues=run.dues)
+        attempt.trigger, attempt.attempt, attempt.lap = trigger, run.attempt + 1, run.lap
+        return self._claim(entry, attempt, now())
 
     def fallen_due(self) -> list[LiveRun]:
         """The claimed runs whose instant has come, each once. The next due time of their tasks is planned.

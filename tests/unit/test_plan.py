@@ -325,7 +325,7 @@ def test_what_a_person_asks_for_is_run_in_a_pause(world: World) -> None:
     entry = world.plan.entries["app.often"]
     before = world.plan.claim(entry, NOON, at=NOON, trigger=Trigger.MANUAL)
     world.pause()
-    world.plan.claim(entry, NOON, at=NOON, trigger=Trigger.MANUAL, attempt=2)
+    world.plan.claim(entry, NOON, at=NOON, trigger=Trigger.MANUAL)
     assert len(world.turn()) == 2
     assert not before.dropped
 
@@ -483,7 +483,7 @@ def test_a_paused_site_is_told_with_its_reason(world: World) -> None:
 def test_a_task_that_is_gone_is_not_tried_again(world: World) -> None:
     """Its retry may have been claimed already."""
     world.adopt(every(60), daily(13))
-    world.plan.claim(world.plan.entries["app.often"], NOON, at=NOON, trigger=Trigger.RETRY, attempt=2)
+    world.plan.claim(world.plan.entries["app.often"], NOON, at=NOON, trigger=Trigger.RETRY)
     world.adopt(daily(13))
     assert world.turn() == []
 

@@ -394,7 +394,7 @@ def test_a_lost_run_of_another_declaration_does_not_account_for_due_times_of_thi
 def test_a_repetition_does_not_account_for_due_times_of_another_declaration(world: World) -> None:
     world.tasks = [hourly()]
     world.start()
-    live = world.plan.claim(world.entry, NOON + HOUR, at=NOON, trigger=Trigger.RERUN, attempt=2)
+    live = world.plan.claim(world.entry, NOON + HOUR, at=NOON, trigger=Trigger.RERUN)
     live.run.started = NOON
     world.history.account(live.run)
     world.end()
@@ -512,3 +512,23 @@ def test_what_waited_of_a_task_that_is_declared_no_more_is_recorded_as_skipped(w
     world.start()
     reason = "its task is declared no more"
     assert [(run.id, run.outcome, run.reason) for run in world.recorded()] == [(before, Outcome.SKIPPED, reason)]
+
+
+@pytest.mark.claim("P16", "P20")
+def test_a_due_time_that_comes_again_as_the_clock_was_set_back_is_retried_as_well(world: World) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    world.until(NOON + HOUR)
+    first = world.waiting[0]
+    fail(world, first)
+    world.now -= HOUR / 2
+    world.plan.clock_was_set(-HOUR / 2)
+    world.plan.again(world.entry, first.run, Trigger.RETRY)
+    world.turn()
+    fail(world, world.waiting[0])
+    world.until(NOON + HOUR)
+    second = world.waiting[0]
+    fail(world, second)
+    world.plan.again(world.entry, second.run, Trigger.RETRY)
+    world.turn()
+    assert [(live.run.due, live.run.attempt) for live in world.waiting] == [(NOON + HOUR, 2)]
