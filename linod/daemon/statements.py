@@ -17,6 +17,9 @@ from .alerts import Known
 
 Statement = tuple[str, tuple[Any, ...]]
 
+# What makes a run the one that it is stays as it was first written, but for a rename, which sees to what is in its way.
+FIXED = ("id", "task", "due", "attempt", "lap")
+
 UPSERT = """
 INSERT INTO runs ({columns})
 SELECT {values} FROM json_each(?) WHERE true
@@ -25,7 +28,7 @@ ON CONFLICT (task, due, attempt, lap) DO NOTHING
 """.format(
     columns=", ".join(COLUMNS),
     values=", ".join(f"json_extract(value, '$[{i}]')" for i in range(len(COLUMNS))),
-    updates=", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "id"),
+    updates=", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in FIXED),
 )
 
 ACCOUNT = """

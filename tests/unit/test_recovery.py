@@ -532,3 +532,39 @@ def test_a_due_time_that_comes_again_as_the_clock_was_set_back_is_retried_as_wel
     world.plan.again(world.entry, second.run, Trigger.RETRY)
     world.turn()
     assert [(live.run.due, live.run.attempt) for live in world.waiting] == [(NOON + HOUR, 2)]
+
+
+def begin(world: World, live: LiveRun) -> None:
+    """A run that waited is begun, and goes on."""
+    live.entry.waiting.remove(live)
+    live.run.started = world.now
+    live.entry.alive.add(live)
+    world.history.account(live.run)
+
+
+@pytest.mark.parametrize("at_a_start", [True, False])
+@pytest.mark.claim("P24")
+def test_a_task_that_takes_the_name_of_one_that_had_the_same_due_times_is_written(
+    world: World, at_a_start: bool
+) -> None:
+    """`recorded` asserts that history has no trouble."""
+    former, other = (replace(hourly(), id=id, label=id) for id in ("app.former", "app.t"))
+    named = replace(hourly(renamed_from="app.former"), id="app.t")
+    world.tasks = [former, other]
+    world.start()
+    world.until(NOON + HOUR)
+    goes_on, fails = (entry.waiting[0] for entry in world.plan.entries.values())
+    begin(world, goes_on)
+    fail(world, fails)
+    world.plan.adopt([former], None)
+    world.recorded()
+    world.tasks = [named]
+    if at_a_start:
+        world.end()
+        world.start()
+        ended = Outcome.LOST
+    else:
+        world.plan.adopt(world.tasks, None)
+        goes_on.run.outcome = ended = Outcome.SUCCEEDED
+        world.history.save(goes_on.run)
+    assert {run.id: run.outcome for run in world.recorded()} == {fails.run.id: Outcome.FAILED, goes_on.run.id: ended}
