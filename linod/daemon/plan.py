@@ -421,6 +421,8 @@ class Plan:
         for entry in self.entries.values():
             if planner.far_ahead(since=entry.since, accounted=entry.accounted, now=now()):
                 self.count_from(entry, now())
+            elif entry.since > now():
+                self.count_from(entry, now(), entry.accounted)
             if entry.next is None:
                 self.plan_next(entry)
 
@@ -433,10 +435,13 @@ class Plan:
             live.entry.next = None
             live.entry.account(live.run.due)
 
-    def count_from(self, entry: Entry, since: datetime) -> None:
-        """Forget what was recorded of a task by a clock that was far ahead: due times count from this instant on."""
-        entry.since, entry.accounted = since, None
-        self._history.know(entry.task, entry.position, since, None)
+    def count_from(self, entry: Entry, since: datetime, accounted: datetime | None = None) -> None:
+        """Due times of a task count from this instant on, for what was recorded of it is from a clock that was ahead.
+
+        What was accounted for is forgotten unless it is given: by a clock that was far ahead, it means nothing.
+        """
+        entry.since, entry.accounted = since, accounted
+        self._history.know(entry.task, entry.position, since, accounted)
 
     def close(self) -> None:
         """Plan nothing more, and take back what has not begun."""

@@ -134,6 +134,8 @@ class Recovery:
         if latest := planner.far_ahead(since=entry.since, accounted=entry.accounted, now=instant):
             self._reporter.record_from_the_future(entry.task, latest)
             self._plan.count_from(entry, after)
+        elif entry.since > instant:
+            self._plan.count_from(entry, instant, entry.accounted)
         missed = planner.catch_up(entry.task, after, instant, resident=not self._once)
         if missed.skipped and missed.last_skipped is not None:
             self._plan.skip_unclaimed(

@@ -568,3 +568,31 @@ def test_a_task_that_takes_the_name_of_one_that_had_the_same_due_times_is_writte
         goes_on.run.outcome = ended = Outcome.SUCCEEDED
         world.history.save(goes_on.run)
     assert {run.id: run.outcome for run in world.recorded()} == {fails.run.id: Outcome.FAILED, goes_on.run.id: ended}
+
+
+def set_back_in_a_daemon(world: World) -> None:
+    world.now -= 5 * HOUR
+    world.plan.clock_was_set(-5 * HOUR)
+
+
+def set_back_while_none_runs(world: World) -> None:
+    world.end()
+    world.now -= 5 * HOUR
+    world.start()
+
+
+@pytest.mark.parametrize("set_back", [set_back_in_a_daemon, set_back_while_none_runs])
+@pytest.mark.claim("P7", "P10", "P16")
+def test_a_task_that_was_new_when_the_clock_was_set_back_is_caught_up_by_the_new_time(world: World, set_back) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    set_back(world)
+    world.until(NOON - 4 * HOUR)
+    world.end()
+    world.start()
+    assert [live.run.due for live in world.waiting] == [NOON - 4 * HOUR]
+    begin(world, world.waiting[0])
+    world.end()
+    world.now += 2 * HOUR
+    world.start()
+    assert [(live.run.due, live.run.dues) for live in world.waiting] == [(NOON - 2 * HOUR, 2)]
