@@ -153,7 +153,7 @@ class Running:
             live = self.waiting.popleft()
             if live.dropped:
                 continue
-            if self._take_lock(live) and self._begin(live):
+            if may_begin(live) and self._take_lock(live) and self._begin(live):
                 room -= 1
             else:
                 held.append(live)
@@ -387,3 +387,8 @@ class Running:
                 self._plan.withdraw(live, reason)
             case planner.Replace():
                 self._plan.withdraw(live, "the previous run is still going on")
+
+
+def may_begin(live: LiveRun) -> bool:
+    """Whether no other run of its task is in the way: some may wait together that its task does not allow any more."""
+    return not live.entry.alive or live.task.policies.overlap == "allow"

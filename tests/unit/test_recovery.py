@@ -30,6 +30,7 @@ from linod.daemon.statements import resuming
 from linod.runs import Outcome, Run, Trigger
 from linod.schedules import Interval, WallClock
 from linod.task import Policies, Task
+from linod.wire import Ended
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -596,3 +597,34 @@ def test_a_task_that_was_new_when_the_clock_was_set_back_is_caught_up_by_the_new
     world.now += 2 * HOUR
     world.start()
     assert [(live.run.due, live.run.dues) for live in world.waiting] == [(NOON - 2 * HOUR, 2)]
+
+
+class Hands:
+    """Workers that take any run."""
+
+    def idle(self) -> int:
+        return 9
+
+    def begin(self, live: LiveRun) -> bool:
+        return True
+
+
+def redeclare_and_begin(world: World, **policies: object) -> list[int]:
+    """What goes on of those that wait when their task has other policies."""
+    world.running.workers = Hands()  # type: ignore[assignment]
+    world.tasks = [hourly(**policies)]
+    world.plan.adopt(world.tasks, None)
+    world.running.begin_waiting()
+    return list(world.running.live)
+
+
+@pytest.mark.claim("P13")
+def test_what_waits_together_begins_one_after_the_other_when_its_task_allows_that_no_more(world: World) -> None:
+    world.tasks = [hourly(overlap="allow")]
+    world.start()
+    world.until(NOON + 3 * HOUR)
+    waiting = [live.run.id for live in world.waiting]
+    assert len(waiting) == 3
+    for run in waiting:
+        assert redeclare_and_begin(world, overlap="skip") == [run]
+        world.running.run_ended(world.running.live[run], Ended(run=run, outcome=Outcome.SUCCEEDED))
