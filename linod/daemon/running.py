@@ -283,7 +283,7 @@ class Running:
 
     def _let_next_begin(self, entry: Entry) -> None:
         """The run that was in the way of those which wait has ended, or will not begin."""
-        if entry.waiting and not entry.alive and entry.waiting[0] not in self.waiting:
+        if entry.waiting and may_begin(entry.waiting[0]) and entry.waiting[0] not in self.waiting:
             self.waiting.append(entry.waiting[0])
 
     def retry_after(self, entry: Entry, run: Run, delay: float) -> None:

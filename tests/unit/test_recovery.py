@@ -628,3 +628,19 @@ def test_what_waits_together_begins_one_after_the_other_when_its_task_allows_tha
     for run in waiting:
         assert redeclare_and_begin(world, overlap="skip") == [run]
         world.running.run_ended(world.running.live[run], Ended(run=run, outcome=Outcome.SUCCEEDED))
+
+
+@pytest.mark.claim("P13")
+def test_what_waits_in_a_queue_begins_where_its_task_allows_others_beside_it_now(world: World) -> None:
+    world.tasks = [hourly(overlap="queue")]
+    world.start()
+    world.until(NOON + 2 * HOUR)
+    first, second = (live.run.id for live in world.waiting)
+    assert redeclare_and_begin(world, overlap="queue") == [first]
+    redeclare_and_begin(world, overlap="allow")
+    world.until(NOON + 3 * HOUR)
+    world.running.begin_waiting()
+    third = list(world.running.live)[-1]
+    world.running.run_ended(world.running.live[first], Ended(run=first, outcome=Outcome.SUCCEEDED))
+    world.running.begin_waiting()
+    assert list(world.running.live) == [third, second]
