@@ -202,8 +202,7 @@ class SqliteHistory:
     def account(self, run: Run) -> None:
         """Write a run that deals with its due time, and that it does, so that this is not caught up later."""
         self._turn.runs[run.id] = row_from_run(run)
-        if run.trigger.is_first:
-            self._turn.account(run.task, to_micros(run.due))
+        self._turn.account(run.task, to_micros(run.due))
 
     def write_together(self, statements: list[Statement]) -> None:
         """Have statements of statements.py written in one transaction."""

@@ -364,9 +364,15 @@ class Plan:
 
     def _record_skip(self, entry: Entry, run: Run, reason: str) -> None:
         run.outcome, run.reason, run.ended = Outcome.SKIPPED, reason, now()
-        if run.trigger.is_first:
+        self.account(entry, run)
+
+    def account(self, entry: Entry, run: Run) -> None:
+        """Write a run that begins or will not, and with it that its due time is seen to."""
+        if planner.sees_to(run, now()):
             entry.account(run.due)
-        self._history.account(run)
+            self._history.account(run)
+        else:
+            self._history.save(run)
 
     def _skip_overslept(self, live: LiveRun, instant: datetime) -> datetime | None:
         """Account for due times that went by after this one, because the daemon was stopped or the clock jumped.

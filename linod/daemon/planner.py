@@ -132,6 +132,11 @@ def has_come(run: Run, now: datetime) -> bool:
     return run.trigger is Trigger.CATCH_UP or (run.trigger is Trigger.SCHEDULE and run.due <= now)
 
 
+def sees_to(run: Run, now: datetime) -> bool:
+    """Whether what becomes of a run sees to its due time; a repetition does not, nor one by a clock that was wrong."""
+    return run.trigger.is_first and run.due <= now + FORGIVEN
+
+
 def reference(*, since: datetime, accounted: datetime | None, now: datetime) -> datetime:
     """From when on due times count as missed. A record from a clock that was far ahead of ours is ignored."""
     if accounted is not None and accounted <= now + FORGIVEN:

@@ -93,13 +93,14 @@ class Recovery:
 
     def _note_what_lies_ahead(self, run: Run) -> None:
         """A due time that came before the clock was set back is seen to, and what was missed before it is no more."""
-        entry = self._plan.entries.get(run.task)
-        if entry and run.due > now() and planner.has_come(run, now()):
+        entry, instant = self._plan.entries.get(run.task), now()
+        if entry and run.due > instant and planner.has_come(run, instant) and planner.sees_to(run, instant):
             entry.account(run.due)
 
     def _is_caught_up(self, entry: Entry, run: Run) -> bool:
         """Whether its due time is among those that count as missed: no later one was seen to while this one waited."""
-        return run.due > max(entry.since, entry.accounted or entry.since) and self._plan.runs_by_itself(entry)
+        counts_from = max(entry.since, entry.accounted or entry.since)
+        return counts_from < run.due <= now() and self._plan.runs_by_itself(entry)
 
     def _why_not(self, entry: Entry, run: Run, instant: datetime) -> str:
         if run.due <= entry.since:
@@ -122,9 +123,8 @@ class Recovery:
         if entry is not None:
             entry.failures += 1
             entry.last_outcome, entry.last_reason = Outcome.LOST, run.reason
-            if run.trigger.is_first and planner.is_due_time(entry.task, run.due):
-                entry.account(run.due)
-                self._history.account(run)
+            if planner.is_due_time(entry.task, run.due):
+                self._plan.account(entry, run)
         self._reporter.run_lost(entry.task if entry else None, run)
 
     def _catch_up(self, entry: Entry) -> bool:

@@ -178,7 +178,7 @@ class Running:
         live.entry.alive.add(live)
         self.live[live.run.id] = live
         self._capacity.started(live)
-        self._history.account(live.run)
+        self._plan.account(live.entry, live.run)
         self._reporter.run_started(live.task, live.run)
         self._alerting.began(live)
         for caller in filter(None, (live.guest, live.asker)):

@@ -217,7 +217,6 @@ def test_a_task_is_known_at_the_next_start(history: SqliteHistory, open_history:
     history.account(run(5, "app.work", due=NOON + timedelta(hours=1)))  # earlier than what was said just before
     history.account(run(2, "app.other", due=NOON))  # earlier than what is known: that stays
     history.account(run(3, "app.unknown", due=NOON))
-    history.account(run(4, "app.work", due=NOON + timedelta(hours=9), trigger=Trigger.MANUAL))  # has no due time
     assert history.close(PATIENCE)
     past = open_history().past()
     assert list(past.tasks) == ["app.work", "app.other"]

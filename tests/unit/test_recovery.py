@@ -381,7 +381,7 @@ def test_a_lost_run_of_another_declaration_does_not_account_for_due_times_of_thi
     live = world.entry.waiting.popleft()
     live.run.started = world.now
     world.entry.alive.add(live)
-    world.history.account(live.run)
+    world.plan.account(live.entry, live.run)
     world.now -= HOUR
     world.plan.clock_was_set(-HOUR)
     world.tasks = [replace(hourly(), schedule=Interval(60, 7.0))]
@@ -397,7 +397,7 @@ def test_a_repetition_does_not_account_for_due_times_of_another_declaration(worl
     world.start()
     live = world.plan.claim(world.entry, NOON + HOUR, at=NOON, trigger=Trigger.RERUN)
     live.run.started = NOON
-    world.history.account(live.run)
+    world.plan.account(world.entry, live.run)
     world.end()
     world.now += timedelta(minutes=10)
     world.tasks = [replace(hourly(), schedule=Interval(300, 0.0))]
@@ -434,7 +434,7 @@ def fail(world: World, live: LiveRun) -> None:
     live.entry.waiting.remove(live)
     live.run.started = live.run.ended = world.now
     live.run.outcome, live.run.reason = Outcome.FAILED, "it could not"
-    world.history.account(live.run)
+    world.plan.account(live.entry, live.run)
 
 
 @pytest.mark.claim("H5")
@@ -540,7 +540,7 @@ def begin(world: World, live: LiveRun) -> None:
     live.entry.waiting.remove(live)
     live.run.started = world.now
     live.entry.alive.add(live)
-    world.history.account(live.run)
+    world.plan.account(live.entry, live.run)
 
 
 @pytest.mark.parametrize("at_a_start", [True, False])
@@ -644,3 +644,27 @@ def test_what_waits_in_a_queue_begins_where_its_task_allows_others_beside_it_now
     world.running.run_ended(world.running.live[first], Ended(run=first, outcome=Outcome.SUCCEEDED))
     world.running.begin_waiting()
     assert list(world.running.live) == [third, second]
+
+
+@pytest.mark.parametrize("begins", [True, False])
+@pytest.mark.claim("P1", "P7")
+def test_what_waited_by_a_clock_that_was_far_ahead_begins_and_does_not_hide_what_is_seen_to(
+    world: World, begins: bool
+) -> None:
+    """Then it would all be missed again at the next start."""
+    world.now += 48 * HOUR
+    world.tasks = [hourly(overlap="queue")]
+    world.start()
+    world.until(NOON + 49 * HOUR)
+    [ahead] = world.waiting
+    world.now = NOON
+    world.plan.clock_was_set(-49 * HOUR)
+    world.turn()
+    if begins:
+        begin(world, ahead)
+    world.until(NOON + HOUR)
+    begin(world, world.waiting[-1])
+    world.end()
+    world.start()
+    assert [live.run.id for live in world.waiting] == ([] if begins else [ahead.run.id])
+    assert [run.due for run in world.recorded()] == [NOON + HOUR, NOON + 49 * HOUR]
