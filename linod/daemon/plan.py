@@ -1,6 +1,6 @@
 """The plan: which tasks there are, when each is due next, and the claims for those due times.
 
-    adopt -> plan_next -> claim_ahead -> fallen_due
+    adopt -> plan_from -> claim_ahead -> fallen_due -> plan_next -> claim_ahead
 
 What happens to a run once it is due is told in running.py.
 """
@@ -65,26 +65,26 @@ class Plan:
 
     def adopt(self, tasks: list[Task], past: Past | None) -> Changes:
         """Take over the declared tasks; with a past, as the first ones, whose due times are planned later."""
-        changes = Changes()
+        changes, instant = Changes(), now()
         declared = {task.id for task in tasks}
         gone = {id: self.entries.pop(id) for id in list(self.entries) if id not in declared}
-        self._release(gone.values(), "its task is declared no more")
+        self._release(gone.values(), instant, "its task is declared no more")
         self._left = {id: entry for id, entry in (self._left | gone).items() if entry.alive}
         changes.gone = [entry.task.label for entry in gone.values()]
         differing = [
             task.id for task in tasks if (old := self.entries.get(task.id)) and not is_same_plan(old.task, task)
         ]
-        self._release([self.entries[id] for id in differing], "its task is declared otherwise now")
+        self._release([self.entries[id] for id in differing], instant, "its task is declared otherwise now")
         for position, task in enumerate(tasks):
             entry_or_none = self.entries.get(task.id)
             if entry_or_none is None:
                 changes.new.append(task.label)
                 known = self._known(task, past, declared) if past else self._renamed(task, gone)
-                self._add(task, position, known, past)
+                self._add(task, position, known, past, instant)
             elif entry_or_none.task != task or entry_or_none.position != position:
                 if without_places(entry_or_none.task) != without_places(task):
                     changes.changed.append(task.label)
-                self._change(entry_or_none, task, position)
+                self._change(entry_or_none, task, position, instant)
         for id in gone:
             self._history.forget(id)
         return changes
@@ -95,15 +95,15 @@ class Plan:
         amended = {entry.task.id: entry.task for entry in ordered if entry.task.id not in gone}
         return self.adopt(list((amended | {task.id: task for task in tasks}).values()), None)
 
-    def _add(self, task: Task, position: int, known: Known | None, past: Past | None) -> None:
+    def _add(self, task: Task, position: int, known: Known | None, past: Past | None, instant: datetime) -> None:
         if known is None or known.task is None or not is_same_plan(known.task, task):
-            known = Known(task=task, since=now(), accounted=None)
+            known = Known(task=task, since=instant, accounted=None)
         entry = Entry(task=task, position=position, since=known.since, accounted=known.accounted)
         self.entries[task.id] = entry
         self._take_over_runs(entry)
         self._history.know(task, position, entry.since, entry.accounted)
         if past is None:
-            self.plan_next(entry)
+            self.plan_from(entry, instant)
         elif last := past.last_runs.get(task.id):
             entry.last_outcome, entry.last_reason = last.outcome, last.reason
 
@@ -135,31 +135,31 @@ class Plan:
             self.pauses[task.id] = replace(pause, task=task.id)
         return Known(task=entry.task, since=entry.since, accounted=entry.accounted)
 
-    def _change(self, entry: Entry, task: Task, position: int) -> None:
+    def _change(self, entry: Entry, task: Task, position: int, instant: datetime) -> None:
         """A task is declared otherwise than before; with another schedule, it was released, and begins anew."""
         entry.position = position
         if is_same_plan(entry.task, task):
             entry.task = task
             self._history.redeclare(task, position)
         else:
-            entry.task, entry.since, entry.accounted, entry.gone = task, now(), None, False
-            self._history.know(task, position, entry.since, None)
-            self.plan_next(entry)
+            entry.task, entry.since, entry.accounted, entry.gone = task, instant, None, False
+            self._history.know(task, position, instant, None)
+            self.plan_from(entry, instant)
 
     def labels(self) -> dict[str, str]:
         """The names of the tasks' functions, by id; those known from before while the site is not loaded."""
         known = self.entries or self._before
         return {id: one.task.label for id, one in known.items() if one.task}
 
-    def _release(self, entries: Iterable[Entry], reason: str) -> None:
+    def _release(self, entries: Iterable[Entry], instant: datetime, reason: str) -> None:
         """Let go of tasks: all that is planned of them is taken back; what runs goes on."""
         released = set(entries)
         for entry in released:
-            self._skip_unseen(entry, now())
+            self._skip_unseen(entry, instant)
             entry.gone, entry.due = True, None
         if released:
             for live in self.not_begun(released):
-                self._take_back(live, reason)
+                self._take_back(live, instant, reason)
 
     def not_begun(self, entries: set[Entry]) -> list[LiveRun]:
         """The runs of tasks that were claimed and have not begun."""
@@ -180,13 +180,13 @@ class Plan:
         """
         self.pauses[pause.task] = pause
         self._history.pause(pause)
-        concerned = self._concerned(pause.task)
+        concerned, instant = self._concerned(pause.task), now()
         for entry in concerned:
-            self._skip_unseen(entry, now())
+            self._skip_unseen(entry, instant)
             entry.due = None
         for live in self.not_begun(set(concerned)):
             if live.run.trigger is not Trigger.MANUAL:
-                self._take_back(live, "its task is paused")
+                self._take_back(live, instant, "its task is paused")
         return concerned
 
     def unpause(self, task: str) -> None:
@@ -200,7 +200,7 @@ class Plan:
         for entry in self._concerned(task):
             if self.pause_of(entry) is None:
                 entry.since, entry.failures, entry.failing_since = since, 0, None
-                self.plan_next(entry)
+                self.plan_from(entry, since)
 
     def pause_of(self, entry: Entry) -> PauseRecord | None:
         """Why a task is paused, None where it is not."""
@@ -217,15 +217,19 @@ class Plan:
 
     # Due times
 
-    def plan_next(self, entry: Entry, after: datetime | None = None) -> None:
-        """Put a task's next due time into the agenda: the next one from now, or after the one that has just come."""
-        if self.closed or not self.runs_by_itself(entry):
-            return
-        if after is not None:
-            due = entry.task.schedule.next(after)
-        else:
-            due = planner.next_due(entry.task, accounted=entry.accounted, now=now())
-        if due is not None:
+    def plan_from(self, entry: Entry, instant: datetime) -> None:
+        """Put a task's first due time from an instant on into the agenda.
+
+        All that came until then is seen to, and what comes while that was being done is due at once.
+        """
+        self._plan(entry, planner.next_due(entry.task, accounted=entry.accounted, now=instant))
+
+    def plan_next(self, entry: Entry, after: datetime) -> None:
+        """Put into the agenda the due time that follows on one that has come."""
+        self._plan(entry, entry.task.schedule.next(after))
+
+    def _plan(self, entry: Entry, due: datetime | None) -> None:
+        if due is not None and not self.closed and self.runs_by_itself(entry):
             self._agenda.plan(due, entry)
 
     def claim_ahead(self) -> None:
@@ -302,9 +306,9 @@ class Plan:
         self.drop(live, reason)
         self._history.withdraw(live.run)
 
-    def _take_back(self, live: LiveRun, reason: str) -> None:
-        """Take a claim back for good. If its due time has come already, that is recorded."""
-        if self._has_come(live, now()):
+    def _take_back(self, live: LiveRun, instant: datetime, reason: str) -> None:
+        """Take a claim back for good. If its due time has come by an instant, that is recorded."""
+        if self._has_come(live, instant):
             self.skip(live, reason)
         else:
             self.withdraw(live, reason)
@@ -409,7 +413,8 @@ class Plan:
         """Plan anew by the new time. What a clock set forward has jumped over is simply due now."""
         if moved > timedelta():
             return
-        before = now() - moved
+        instant = now()
+        before = instant - moved
         for entry in self.entries.values():
             self._skip_unseen(entry, before)
         for live in self.not_begun(set(self.entries.values())):
@@ -422,15 +427,15 @@ class Plan:
             if live.entry.next is live:
                 self.withdraw(live, "the clock was set")
             elif not live.decided:  # its due time has come before, or it was not bound to the clock, like a retry
-                live.at, live.overdue = now(), False
+                live.at, live.overdue = instant, False
                 self._agenda.claimed(live)
         for entry in self.entries.values():
-            if planner.far_ahead(since=entry.since, accounted=entry.accounted, now=now()):
-                self.count_from(entry, now())
-            elif entry.since > now():
-                self.count_from(entry, now(), entry.accounted)
+            if planner.far_ahead(since=entry.since, accounted=entry.accounted, now=instant):
+                self.count_from(entry, instant)
+            elif entry.since > instant:
+                self.count_from(entry, instant, entry.accounted)
             if entry.next is None:
-                self.plan_next(entry)
+                self.plan_from(entry, instant)
 
     def _outlive_its_time(self, live: LiveRun) -> None:
         """Go on with a run whose due time has come by the clock as it was, and may lie ahead now."""

@@ -34,9 +34,10 @@ class Recovery:
         for entry in self._plan.entries.values():
             if not self._plan.runs_by_itself(entry):
                 continue
-            if not self._catch_up(entry) and entry.task.id not in taken_up:
+            instant = now()
+            if not self._catch_up(entry, instant) and entry.task.id not in taken_up:
                 self._resume_retry(entry)
-            self._plan.plan_next(entry)
+            self._plan.plan_from(entry, instant)
 
     def _settle_unfinished(self) -> set[str]:
         """Settle the runs without an end. The tasks of those that are run after all, or again."""
@@ -127,9 +128,8 @@ class Recovery:
                 self._plan.account(entry, run)
         self._reporter.run_lost(entry.task if entry else None, run)
 
-    def _catch_up(self, entry: Entry) -> bool:
-        """Run, or record as skipped, the due times that passed since the task was last seen to."""
-        instant = now()
+    def _catch_up(self, entry: Entry, instant: datetime) -> bool:
+        """Run, or record as skipped, the due times that passed until an instant since the task was last seen to."""
         after = planner.reference(since=entry.since, accounted=entry.accounted, now=instant)
         if latest := planner.far_ahead(since=entry.since, accounted=entry.accounted, now=instant):
             self._reporter.record_from_the_future(entry.task, latest)

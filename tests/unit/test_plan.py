@@ -84,7 +84,7 @@ class World:
         self.plan.resume(self.past)
         self.plan.adopt(tasks, self.past)
         for entry in self.plan.entries.values():
-            self.plan.plan_next(entry)
+            self.plan.plan_from(entry, self.now)
 
     def set_clock(self, **distance: float) -> None:
         self.now += timedelta(**distance)

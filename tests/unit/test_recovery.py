@@ -408,6 +408,48 @@ def test_a_repetition_does_not_account_for_due_times_of_another_declaration(worl
     assert [live.run.dues for live in world.waiting] == [2]
 
 
+def begin_to_look(world: World) -> None:
+    world.start()
+
+
+def resume_a_pause(world: World) -> None:
+    world.plan.unpause("app.t")
+
+
+def rename_it(world: World) -> None:
+    world.plan.adopt([replace(hourly(renamed_from="app.t"), id="app.u")], None)
+
+
+@pytest.mark.parametrize("look", [begin_to_look, resume_a_pause, rename_it])
+@pytest.mark.parametrize("looks", range(12))
+@pytest.mark.claim("P1")
+def test_a_due_time_that_comes_while_the_daemon_looks_at_the_clock_is_not_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch, look, looks: int
+) -> None:
+    """Each look finds it a little later; the due time is between two of them."""
+    world.tasks = [hourly()]
+    world.start()
+    if look is begin_to_look:
+        world.end()
+    if look is resume_a_pause:
+        world.plan.pause(make_pause(None, task="app.t", reason="", by="root", now=world.now))
+    moment = timedelta(milliseconds=1)
+    world.now = NOON + HOUR - looks * moment - moment / 2
+
+    def later() -> datetime:
+        world.now += moment
+        return world.now
+
+    for module in (plan_module, recovery_module):
+        monkeypatch.setattr(module, "now", later)
+    look(world)
+    world.turn()
+    world.until(NOON + HOUR + timedelta(minutes=1))
+    counted = sum(run.dues for run in world.recorded() if run.due == NOON + HOUR)
+    # What somebody resumes in the next instant does not count until then.
+    assert counted == (0 if look is resume_a_pause and not looks else 1)
+
+
 def test_of_many_that_wait_none_is_forgotten_when_some_of_them_lie_ahead(world: World) -> None:
     world.tasks = [hourly(catch_up="all")]
     world.start()
