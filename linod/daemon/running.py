@@ -128,7 +128,7 @@ class Running:
         At the end of a long queue it would be replaced itself before it comes to the front, and so would all others.
         """
         entry = live.entry
-        place = next((number for number, older in enumerate(self.waiting) if older in entry.waiting), None)
+        place = next((self.waiting.index(older) for older in entry.waiting if older in self.waiting), None)
         for older in list(entry.waiting):
             self._plan.skip(older, "a newer run replaces it")
         entry.waiting.append(live)
