@@ -180,6 +180,8 @@ class HistoryFile:
             with suppress(FileExistsError):
                 os.link(rescued, self.path)
         except FileNotFoundError:
+            if rescued.exists():
+                raise  # only what was in its place is gone: the next try finds that free
             self._rescued = None
             self._note(Harm.LOST, "")
 

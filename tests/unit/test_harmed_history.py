@@ -297,6 +297,32 @@ def test_where_the_copy_is_deleted_as_well_history_begins_anew(
     assert rows(state) == [102, 103]
 
 
+@pytest.mark.claim("H4")
+def test_where_what_was_put_in_its_place_is_deleted_as_well_nothing_is_lost(
+    history: SqliteHistory, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just when it is being looked at."""
+    copy, samefile = historyfile_module.copy, Path.samefile
+
+    def copy_while_another_is_put_there(db: sqlite3.Connection, path: Path) -> None:
+        copy(db, path)
+        (state / FILE).write_text("another")
+
+    def samefile_too_late(path: Path, other: Path) -> bool:
+        monkeypatch.undo()
+        path.unlink()
+        return samefile(path, other)
+
+    monkeypatch.setattr(historyfile_module, "copy", copy_while_another_is_put_there)
+    monkeypatch.setattr(Path, "samefile", samefile_too_late)
+    (state / FILE).unlink()
+    history.claim(run(102), durable=False)
+    assert answers(history, 1) == {102: True}
+    until(lambda: not history.trouble)
+    assert [renewal.harm for renewal in history.renewals()] == [Harm.GONE]
+    assert rows(state) == list(range(1, 103))
+
+
 @pytest.mark.parametrize("reads", [False, True])
 def test_a_log_that_is_deleted_costs_nothing(history: SqliteHistory, state: Path, reads: bool) -> None:
     """Also while somebody reads, with whose connection the log is not written back by closing ours."""
