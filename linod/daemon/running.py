@@ -266,7 +266,7 @@ class Running:
 
     def _give_up(self, entry: Entry, run: Run) -> None:
         """Pause a task that has gone wrong so often in a row that the site wants it left alone."""
-        if not self._pause_after or entry.failures < self._pause_after or self._plan.pause_of(entry):
+        if not self._pause_after or entry.failures < self._pause_after or not self._plan.runs_by_itself(entry):
             return
         reason = f"it has failed {count(entry.failures, 'time')} in a row: {run.reason}"
         pause = make_pause(None, task=entry.task.id, reason=reason, by="linod", now=now())

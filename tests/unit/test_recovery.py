@@ -710,3 +710,17 @@ def test_what_waited_by_a_clock_that_was_far_ahead_begins_and_does_not_hide_what
     world.start()
     assert [live.run.id for live in world.waiting] == ([] if begins else [ahead.run.id])
     assert [run.due for run in world.recorded()] == [NOON + HOUR, NOON + 49 * HOUR]
+
+
+@pytest.mark.claim("P21")
+def test_a_task_that_is_declared_no_more_is_not_paused_by_the_failure_of_its_last_run(world: World) -> None:
+    """It would be paused when it is declared again."""
+    world.tasks = [hourly()]
+    world.start()
+    world.running.use(Settings(pause_after=1))
+    world.until(NOON + HOUR)
+    run = world.waiting[0].run.id
+    assert redeclare_and_begin(world) == [run]
+    world.plan.adopt([], None)
+    world.running.run_ended(world.running.live[run], Ended(run=run, outcome=Outcome.FAILED, reason="it could not"))
+    assert not world.plan.pauses
