@@ -54,6 +54,7 @@ class Past:
     lap: int = 0
     latest_due: datetime | None = None
     missing: int = 0  # runs that were started and are not in history
+    started: dict[int, list[datetime]] = field(default_factory=dict)  # their due times, by the sum of the task's id
     behind: bool = False  # so many of those that nobody knows which
 
     def note_starts(self, marks: list[Mark], now: datetime) -> None:
@@ -63,15 +64,17 @@ class Past:
         self.missing = len(marks)
         self.behind = marks[-1].id - self.last_id > MARK_SLOTS or not all(mark.known for mark in marks)
         self.last_id = marks[-1].id
-        dues: dict[int, list[datetime]] = {}
         for mark in marks:
-            dues.setdefault(mark.task, []).extend(filter(None, [mark.due]))
+            self.started.setdefault(mark.task, []).extend(filter(None, [mark.due]))
         for id, known in self.tasks.items():
             if self.behind:
                 known.since = max(known.since, now)
-            if (started := dues.get(sum_of(id))) is not None:
-                known.accounted = max([*started, *filter(None, [known.accounted])], default=None)
-                self.forget_last_run(id)
+            self._account_for_started(id, known)
+
+    def _account_for_started(self, task: str, known: Known) -> None:
+        if (started := self.started.get(sum_of(task))) is not None:
+            known.accounted = max([*started, *filter(None, [known.accounted])], default=None)
+            self.forget_last_run(task)
 
     def forget_last_run(self, task: str) -> None:
         """It has been tried again since: how it fared is no longer known."""
@@ -96,6 +99,7 @@ class Past:
                 trouble.task = new
         if pause := self.pauses.pop(old, None):
             self.pauses[new] = replace(pause, task=new)
+        self._account_for_started(new, known)  # it may have had its new name then already
         return known
 
 

@@ -724,3 +724,17 @@ def test_a_task_that_is_declared_no_more_is_not_paused_by_the_failure_of_its_las
     world.plan.adopt([], None)
     world.running.run_ended(world.running.live[run], Ended(run=run, outcome=Outcome.FAILED, reason="it could not"))
     assert not world.plan.pauses
+
+
+@pytest.mark.claim("H5")
+def test_a_history_from_before_a_rename_leads_to_no_second_run(world: World) -> None:
+    world.tasks = [hourly()]
+    world.start()
+    world.end()
+    marks = Marks(world.state / MARKS)
+    marks.set(Run(id=9, task="app.new", due=NOON + 2 * HOUR, lap=0, boot="boot"))
+    marks.close()
+    world.tasks = [replace(hourly(renamed_from="app.t"), id="app.new")]
+    world.now += 5 * HOUR / 2
+    world.start()
+    assert not world.waiting
