@@ -71,6 +71,10 @@ class Past:
                 known.since = max(known.since, now)
             self._account_for_started(id, known)
 
+    def was_started_since(self, task: str) -> bool:
+        """Whether a run of a task was started after all that history knows."""
+        return sum_of(task) in self.started
+
     def _account_for_started(self, task: str, known: Known) -> None:
         if (started := self.started.get(sum_of(task))) is not None:
             known.accounted = max([*started, *filter(None, [known.accounted])], default=None)

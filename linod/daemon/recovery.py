@@ -57,6 +57,8 @@ class Recovery:
         entry = self._plan.entries.get(run.task)
         if not entry or not planner.wants_rerun(entry.task, run) or not self._plan.runs_by_itself(entry):
             return False
+        if self._past.was_started_since(run.task):
+            return False  # it may be its repetition that was started
         self._plan.again(entry, run, Trigger.RERUN)
         return True
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from sqlite3 import Connection, OperationalError
 
 import pytest
 
@@ -20,6 +21,7 @@ from linod.daemon.agenda import Entry, LiveRun
 from linod.daemon.alerting import Alerting
 from linod.daemon.clock import Timers
 from linod.daemon.history import SqliteHistory
+from linod.daemon.historyfile import HistoryFile
 from linod.daemon.marks import MARKS, SHARED, Marks
 from linod.daemon.pauses import SITE, make_pause
 from linod.daemon.plan import Plan
@@ -736,5 +738,30 @@ def test_a_history_from_before_a_rename_leads_to_no_second_run(world: World) -> 
     marks.close()
     world.tasks = [replace(hourly(renamed_from="app.t"), id="app.new")]
     world.now += 5 * HOUR / 2
+    world.start()
+    assert not world.waiting
+
+
+@pytest.mark.claim("P6", "H8")
+def test_a_repetition_that_was_started_while_nothing_could_be_written_is_not_started_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run that kills the daemon would do so as long as the disk is full."""
+
+    def is_full(file: HistoryFile, *, durable: bool) -> Connection:
+        raise OperationalError("database or disk is full")
+
+    world.tasks = [hourly(rerun_lost=True)]
+    world.start()
+    world.until(NOON + HOUR)
+    world.history.mark_started(world.waiting[0].run)
+    world.end()
+    with monkeypatch.context() as patch:
+        patch.setattr(HistoryFile, "begin", is_full)
+        world.start()
+        [live] = world.waiting
+        assert live.run.trigger is Trigger.RERUN
+        world.history.mark_started(live.run)
+        assert not world.history.close(PATIENCE)
     world.start()
     assert not world.waiting
