@@ -132,6 +132,15 @@ def has_come(run: Run, now: datetime) -> bool:
     return run.trigger is Trigger.CATCH_UP or (run.trigger is Trigger.SCHEDULE and run.due <= now)
 
 
+def was_passed_over(task: Task, run: Run, *, accounted: datetime | None, now: datetime) -> bool:
+    """Whether a later time on the wall was seen to while a run waited for its own, though the clock was set back since.
+
+    An interval goes on at once then, so a claim may be for a due time that comes again.
+    """
+    later = accounted is not None and now < run.due <= accounted <= now + FORGIVEN
+    return later and task.schedule.follows_the_wall and run.trigger is Trigger.SCHEDULE
+
+
 def sees_to(run: Run, now: datetime) -> bool:
     """Whether what becomes of a run sees to its due time; a repetition does not, nor one by a clock that was wrong."""
     return run.trigger.is_first and run.due <= now + FORGIVEN

@@ -97,7 +97,9 @@ class Recovery:
     def _note_what_lies_ahead(self, run: Run) -> None:
         """A due time that came before the clock was set back is seen to, and what was missed before it is no more."""
         entry, instant = self._plan.entries.get(run.task), now()
-        if entry and run.due > instant and planner.has_come(run, instant) and planner.sees_to(run, instant):
+        if entry and planner.was_passed_over(entry.task, run, accounted=entry.accounted, now=instant):
+            run.trigger = Trigger.CATCH_UP
+        elif entry and run.due > instant and planner.has_come(run, instant) and planner.sees_to(run, instant):
             entry.account(run.due)
 
     def _is_caught_up(self, entry: Entry, run: Run) -> bool:

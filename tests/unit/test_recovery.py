@@ -765,3 +765,18 @@ def test_a_repetition_that_was_started_while_nothing_could_be_written_is_not_sta
         assert not world.history.close(PATIENCE)
     world.start()
     assert not world.waiting
+
+
+@pytest.mark.claim("P7")
+def test_what_waited_while_a_later_time_was_seen_to_is_caught_up_though_the_clock_was_set_back_since(
+    world: World,
+) -> None:
+    twice = WallClock((time(13), time(13, 30)), zone="UTC")
+    world.tasks = [replace(hourly(), schedule=twice)]
+    world.start()
+    world.until(NOON + 3 * HOUR / 2)
+    before = world.waiting[0].run.id
+    world.end()
+    world.now = NOON
+    world.start()
+    assert [(live.run.id, live.run.due) for live in world.waiting] == [(before, NOON + HOUR)]
