@@ -91,7 +91,7 @@ class Running:
         return ""
 
     def _why_it_waits(self, live: LiveRun) -> str:
-        if live.entry.alive and live not in self.waiting:
+        if not may_begin(live):
             return "its previous run is still going on"
         return self._what_is_in_the_way(live.entry) or "there is no worker that could run it"
 

@@ -671,6 +671,8 @@ def test_what_waits_together_begins_one_after_the_other_when_its_task_allows_tha
     assert len(waiting) == 3
     for run in waiting:
         assert redeclare_and_begin(world, overlap="skip") == [run]
+        reasons = {world.running._why_it_waits(live) for live in world.waiting}
+        assert reasons <= {"its previous run is still going on"}
         world.running.run_ended(world.running.live[run], Ended(run=run, outcome=Outcome.SUCCEEDED))
 
 
