@@ -16,6 +16,7 @@ from ..words import duration
 from . import planner, statements
 from .agenda import Entry, LiveRun
 from .alerts import Alerts, Known
+from .children import KILLED_WITHIN
 from .clock import Timer, Timers, monotonic, now
 from .history import History
 from .outbox import Outbox
@@ -23,7 +24,6 @@ from .past import Past
 from .reporter import Reporter
 from .teller import Teller, is_set
 
-STUCK_AFTER_KILL = 10.0  # seconds that a run may go on after it was killed
 LONGEST_TEXT = 8000  # characters that a ping sends along
 SHORTEST_LOOK = 0.1  # seconds between two looks at what waits
 
@@ -100,8 +100,8 @@ class Alerting:
     def is_told_to_end(self, live: LiveRun) -> None:
         """It gets a TERM now, and a KILL after its grace."""
         self._timers.cancel(live.stuck)
-        patience = live.task.policies.grace + STUCK_AFTER_KILL
-        cause = f"it was killed {duration(STUCK_AFTER_KILL)} ago and is still there"
+        patience = live.task.policies.grace + KILLED_WITHIN
+        cause = f"it was killed {duration(KILLED_WITHIN)} ago and is still there"
         live.stuck = self._timers.after(patience, lambda: self._is_stuck(live, cause))
 
     def ended(self, live: LiveRun) -> None:

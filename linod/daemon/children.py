@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ..linux import birth, session
 
+KILLED_WITHIN = 10.0  # seconds after a SIGKILL; who is there longer is kept by the kernel, which waits for a disk
+
 
 def how_it_ended(status: int) -> str:
     """In words, from the status that waitpid gives."""

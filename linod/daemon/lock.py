@@ -35,7 +35,7 @@ def lock_site(state: Path) -> int:
         if monotonic() > deadline:
             os.close(fd)
             raise SiteLocked(
-                f"Workers of a daemon that has died still hold {state / FILE}.",
+                f"Workers of a daemon that has ended still hold {state / FILE}.",
                 f"See who they are with: fuser -v {state / FILE}",
             )
         time.sleep(0.02)

@@ -274,9 +274,10 @@ class Daemon:
         """Leave when a drain is over; begin one when all that was due once has been run."""
         if self.draining:
             farewell = ONCE_FAREWELL if self.launch.once else FAREWELL
-            if not self.running.live and self.alerting.say_farewell(farewell):
+            if not self.running.awaited() and self.alerting.say_farewell(farewell):
                 self.notifier.extend(farewell + LAST_WORDS)
-            if not self.running.live and not len(self.workers) and not len(self.loading.servers):
+            if not self.running.awaited() and not self.workers.awaited() and not len(self.loading.servers):
+                self.running.leave_behind()
                 self.exit_code = 128 + self.killed_by if self.killed_by else 0
         elif self.launch.once and self.loading.loaded_once and self.plan.is_empty() and self.running.is_empty():
             self.alerting.hurry()

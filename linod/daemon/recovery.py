@@ -120,7 +120,8 @@ class Recovery:
         if run.pid and not restarted:
             end_leftovers(run.pid, run.born, pids)
         run.outcome = Outcome.LOST
-        run.reason = "the host was restarted" if restarted else "the daemon died while it was running"
+        died = "the host was restarted" if restarted else "the daemon died while it was running"
+        run.reason = run.reason or died
         self._history.save(run)
         if (last := self._past.last_runs.get(run.task)) and last.id < run.id:
             self._past.forget_last_run(run.task)

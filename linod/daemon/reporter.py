@@ -217,6 +217,10 @@ class Reporter:
     def run_is_stuck(self, task: Task, run: Run, cause: str) -> None:
         self._say("stuck", f"{task.label} is stuck: {cause}", logging.ERROR, task=task, run=run)
 
+    def run_is_left_behind(self, task: Task, run: Run) -> None:
+        text = f"{task.label} is left behind: no signal ends it. The next daemon records it as lost when it has ended."
+        self._say("stuck", text, logging.ERROR, task=task, run=run)
+
     def run_is_late(self, task: Task, run: Run, cause: str) -> None:
         self._say(
             "late", f"{task.label}, due at {clock(run.due)}, is late: {cause}", logging.WARNING, task=task, run=run

@@ -31,6 +31,7 @@ from .workers import Workers
 
 FORK_BEFORE = timedelta(seconds=1)  # a worker is there this long before it is needed
 GONE = "the command that ran it and the daemon lost sight of each other"
+LEFT_BEHIND = "no signal could end it, and the daemon was stopped"
 
 
 class Running:
@@ -325,6 +326,17 @@ class Running:
         for live in list(self.live.values()):
             self.workers.kill(live, Outcome.CANCELLED, reason)
         self.workers.kill_all()
+
+    def awaited(self) -> bool:
+        """Whether runs go on whose end will come."""
+        return any(live.worker is None or not live.worker.defies_signals() for live in self.live.values())
+
+    def leave_behind(self) -> None:
+        """The daemon leaves before the runs that no signal ends: the next one will find them without an end."""
+        for live in self.live.values():
+            live.run.reason = LEFT_BEHIND
+            self._history.save(live.run)
+            self._reporter.run_is_left_behind(live.task, live.run)
 
     def is_empty(self) -> bool:
         return not self.live and not self.waiting

@@ -21,7 +21,7 @@ from ..linux import birth, children, descendants
 from ..runs import Outcome
 from ..wire import SENDER, Begin, Ended, Hello, Message, Progress, Told, pair, receive, send
 from .agenda import LiveRun
-from .children import has_mark, how_it_ended, send_signal, signal_group, writes_to
+from .children import KILLED_WITHIN, has_mark, how_it_ended, send_signal, signal_group, writes_to
 from .clock import Timer, Timers, monotonic
 from .forkserver import ForkServer
 from .output import Line, Output
@@ -67,6 +67,7 @@ class Worker:
     idle_since: float = 0.0
     idle_check: Timer | None = None
     deadline: Timer | None = None  # for its hello, or for its end
+    killed: float | None = None  # when, monotonic
     # Processes that were below it when it was ended, with their birth.
     family: dict[int, int | None] = field(default_factory=dict)
 
@@ -75,6 +76,10 @@ class Worker:
         for pid in descendants(self.pid) if self.pid else []:
             self.family.setdefault(pid, birth(pid))
         return [pid for pid, born in self.family.items() if born is not None and birth(pid) == born]
+
+    def defies_signals(self) -> bool:
+        """Whether it is still there though it was killed, and nobody knows until when."""
+        return self.killed is not None and monotonic() - self.killed >= KILLED_WITHIN
 
 
 class Workers:
@@ -106,6 +111,10 @@ class Workers:
     def idle(self) -> int:
         """Workers that can take a run now."""
         return len(self._idle)
+
+    def awaited(self) -> bool:
+        """Whether some are there that will end."""
+        return any(not worker.defies_signals() for worker in self._all.values())
 
     def provide(self, wanted: int, fresh: int) -> None:
         """See to it that so many are available soon, among them so many that have not run anything yet."""
@@ -255,6 +264,9 @@ class Workers:
 
     def _kill(self, worker: Worker) -> None:
         worker.leaving = worker.leaving or "it was killed"
+        if worker.killed is None:
+            worker.killed = monotonic()
+            self._timers.after(KILLED_WITHIN, lambda: None)  # for who waits for its end
         family = worker.members()
         self._signal(worker, signal.SIGKILL)
         for pid in family:

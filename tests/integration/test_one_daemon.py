@@ -108,7 +108,7 @@ def test_the_lock_survives_a_worker_that_outlives_its_daemon(tmp_path):
             daemon.kill()
             with site.daemon() as successor:
                 assert successor.wait(30) == 75
-                assert "Workers of a daemon that has died still hold" in successor.output()
+                assert "Workers of a daemon that has ended still hold" in successor.output()
         finally:
             os.kill(pid, signal.SIGKILL)
         with site.daemon() as successor:
