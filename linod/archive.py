@@ -12,13 +12,13 @@ import re
 import sqlite3
 import stat
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Protocol, get_args, get_type_hints
 from urllib.parse import quote
 
 from .errors import HistoryError
@@ -30,6 +30,7 @@ from .totals import SCHEMA as TOTALS
 
 FILE = "history.sqlite3"
 ASIDE = re.compile(re.escape(FILE) + r"\.(damaged|replaced)-[0-9T]+(-[0-9]+)?")
+OPENED = ("", "-wal", "-shm", "-journal")  # by SQLite, after the name of the file
 VERSION = 5
 COUNTED = 4  # the version since which there are totals
 PATIENCE = 10.0  # seconds to wait for another connection's lock, and for a statement of a face
@@ -147,7 +148,11 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
 
 def version_of(db: sqlite3.Connection, path: Path) -> int:
     """The version of its schema, 0 where it has none yet; raises HistoryError for one that is not known yet."""
-    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    return known_version(int(db.execute("PRAGMA user_version").fetchone()[0]), path)
+
+
+def known_version(version: int, path: Path) -> int:
+    """A version of the schema that this linod can read; raises HistoryError for any other."""
     if version > VERSION:
         raise HistoryError(
             f"{path} was written by a newer linod (schema {version}, this one knows {VERSION}).",
@@ -167,6 +172,22 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
     db.execute("SELECT count(*) FROM sqlite_schema")
     return db
+
+
+def require_files(path: Path) -> None:
+    """Raises HistoryError where what SQLite would open is no file, and OSError where the history cannot be found.
+
+    Root reads it as well, whatever the user of the site has put there: a pipe would keep it waiting for ever.
+    """
+    for ending in OPENED:
+        try:
+            mode = os.stat(f"{path}{ending}").st_mode
+        except FileNotFoundError:
+            if not ending:
+                raise
+            continue
+        if not stat.S_ISREG(mode):
+            raise HistoryError(f"The history {path}{ending} is no file.", "Put it aside to begin a new one.")
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -207,40 +228,66 @@ class Streak:
     since: datetime | None = None
 
 
+class Rows(Protocol):
+    """Where the rows of a history come from."""
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]: ...
+    def close(self) -> None: ...
+
+
+class Look:
+    """A history that is open for reading. Raises sqlite3.Error."""
+
+    def __init__(self, path: Path) -> None:
+        self._deadline = time.monotonic() + PATIENCE
+        self._db = connect_read_only(path)
+        # A view in the place of a table may have rows without end.
+        self._db.set_progress_handler(lambda: time.monotonic() > self._deadline, 100_000)
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        self._deadline = time.monotonic() + PATIENCE
+        for row in self._db.execute(statement, values):  # noqa: UP028  # it would close a cursor of a closed file
+            yield row
+
+    def close(self) -> None:
+        self._db.close()
+
+
 class Archive:
     """The history of one site, read by a face. An empty one where no daemon has run yet."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, look: Callable[[Path], Rows] = Look) -> None:
         self.path = state / FILE
-        self._db: sqlite3.Connection | None = None
+        self._look: Rows | None = None
         self._version = 0
-        self._deadline = time.monotonic() + PATIENCE
         try:
-            # Root reads it as well, whatever the user of the site has put there: a pipe would keep it waiting for ever.
-            if not stat.S_ISREG(self.path.stat().st_mode):
-                raise HistoryError(f"The history {self.path} is no file.", "Put it aside to begin a new one.")
+            require_files(self.path)
         except FileNotFoundError:
             return
         except PermissionError:
             raise HistoryError("The history cannot be read.", why_unreadable(self.path)) from None
         try:
-            self._db = connect_read_only(self.path)
-            # A view in the place of a table may have rows without end.
-            self._db.set_progress_handler(lambda: time.monotonic() > self._deadline, 100_000)
-            self._version = version_of(self._db, self.path)
-            if not self._version:
-                self._db = None  # its first daemon is making it at this moment
+            self._look = look(self.path)
+            [(version,)] = self._look.rows("PRAGMA user_version")
+            self._version = known_version(version, self.path)
         except sqlite3.Error as error:
+            self.close()
             if not os.access(self.path, os.R_OK):
                 raise HistoryError("The history cannot be read.", why_unreadable(self.path)) from None
             raise unreadable(self.path, error) from None
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Archive:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        if self._db is not None:
-            self._db.close()
+        self.close()
+
+    def close(self) -> None:
+        if self._look is not None:
+            self._look.close()
 
     def last_starts(self) -> dict[str, datetime]:
         """When each task was last started, by its id."""
@@ -353,12 +400,10 @@ class Archive:
             raise HistoryError(f"The history {self.path} holds what linod has not written: {error}.") from None
 
     def _rows(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
-        if self._db is None:
-            return
-        self._deadline = time.monotonic() + PATIENCE
+        if self._look is None or not self._version:
+            return  # or its first daemon is making it at this moment
         try:
-            for row in self._db.execute(statement, values):  # noqa: UP028  # it would close a cursor of a closed file
-                yield row
+            yield from self._look.rows(statement, values)
         except sqlite3.Error as error:
             raise unreadable(self.path, error) from None
 

@@ -19,6 +19,7 @@ from ..runs import Run
 from ..sites import HostSite
 from ..task import Task
 from . import units
+from .reading import LookApart
 from .units import Unit
 
 DAY = timedelta(days=1)
@@ -191,30 +192,9 @@ def history_of(site: HostSite) -> Iterator[Archive]:
 
 def open_history(state: Path) -> Archive:
     try:
-        with rights_of_owner(state):
-            return Archive(state)
+        return Archive(state, LookApart)
     except OSError as error:
-        raise HistoryError(f"The history {state} cannot be read by its owner: {error.strerror}.") from None
-
-
-@contextmanager
-def rights_of_owner(path: Path) -> Iterator[None]:
-    """Let root do no more for a while than to whom a path belongs: SQLite gives away what it opens as root."""
-    changed = os.geteuid() == 0 and path.exists() and became(path.stat().st_uid)
-    try:
-        yield
-    finally:
-        if changed:
-            os.seteuid(0)
-
-
-def became(uid: int) -> bool:
-    """Become a user, until root is again what this process is. False where a unit has taken this right from root."""
-    try:
-        os.seteuid(uid)
-    except PermissionError:
-        return False  # and with it the right to give files away
-    return True
+        raise HistoryError(f"The history {state} cannot be read: {error.strerror}.") from None
 
 
 def known_tasks(archive: Archive) -> list[KnownTask]:

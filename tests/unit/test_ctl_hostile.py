@@ -7,28 +7,30 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from linod.archive import FILE
-from linod.ctl import accounts, adding, leftovers, owned
+from linod.archive import FILE, OPENED
+from linod.ctl import accounts, adding, leftovers, owned, reading
 from linod.ctl.accounts import find_account, parse_environment
 from linod.ctl.footing import opened
 from linod.ctl.screen import cut, fit
 from linod.ctl.scripts import understand
 from linod.ctl.supervisor import Unusable, read_file
-from linod.ctl.survey import who_runs
+from linod.ctl.survey import history_of, who_runs
 from linod.ctl.units import units_in
 from linod.daemon.lock import lock_site
-from linod.errors import LinodError
-from linod.linux import birth
+from linod.errors import HistoryError, LinodError
+from linod.linux import birth, children
 from linod.sites import HostSite
 from linod.state import CONTROL
 from linod.wire import Done
 from tests.support.ctl import CtlHost, daemon_says, run, task
+from tests.support.site import until
 from tests.unit.test_ctl_completion import complete
 
 SOMEBODY = 65534
@@ -293,6 +295,76 @@ def test_one_that_is_started_again_and_again_is_not_ended_without_end(tmp_path, 
 
 
 # Files
+
+
+# Exchanges a file and a pipe as fast as it can.
+EXCHANGE = """
+import os, sys
+path = sys.argv[1]
+os.link(path, f"{path}.file")
+os.mkfifo(f"{path}.pipe")
+while True:
+    for kind in ("pipe", "file"):
+        os.link(f"{path}.{kind}", f"{path}.next")
+        os.rename(f"{path}.next", path)
+"""
+
+
+@contextmanager
+def exchanged(path):
+    """Within the block, a path is now that of a file and now that of a pipe."""
+    process = subprocess.Popen([sys.executable, "-c", EXCHANGE, path])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.claim("S5")
+@pytest.mark.parametrize("mode", [0o400, 0o600])
+@pytest.mark.parametrize("ending", OPENED)
+def test_a_pipe_in_the_place_of_what_a_history_is_read_with_is_told(host, ending, mode):
+    """SQLite opens several files, and each in two ways where it may not write."""
+    host.remember("bad", [task("ping")])
+    path = host.var / "bad" / f"{FILE}{ending}"
+    for name in (path, Path(f"{host.var}/bad/{FILE}-wal")):
+        name.unlink(missing_ok=True)
+        name.touch()
+    path.unlink()
+    os.mkfifo(path, mode)
+    own(path)
+    done = host.spawn("list", "bad")
+    assert done.returncode == 1 and f"The history {path} is no file. Put it aside to begin a new one." in done.stderr
+
+
+@pytest.mark.claim("S5")
+def test_a_history_that_cannot_be_opened_is_not_waited_for(tmp_path, monkeypatch):
+    """A pipe may have been laid there in the instant after it was seen to be a file."""
+    monkeypatch.setattr(reading, "WITHIN", 0.3)
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(HistoryError, match=r"cannot be read within 0\.3 s"):
+        reading.LookApart(tmp_path / FILE)
+    assert not children(os.getpid())
+
+
+@pytest.mark.claim("S5")
+def test_a_history_that_is_exchanged_again_and_again_is_not_waited_for(host, monkeypatch):
+    """Within a second or two it is a file when it is looked at, and a pipe when it is opened."""
+    monkeypatch.setattr(reading, "WITHIN", 0.3)
+    host.remember("bad", [task("ping")])
+
+    def is_caught():
+        try:
+            with history_of(HostSite(name="bad")) as archive:
+                assert len(archive.tasks()) == 1
+        except HistoryError as error:
+            return "cannot be read within 0.3 s" in error.message
+
+    with exchanged(host.var / "bad" / FILE):
+        for _ in range(3):
+            until(is_caught, timeout=60)
+    assert not children(os.getpid())
 
 
 @pytest.mark.claim("S5")
