@@ -178,12 +178,12 @@ class Plan:
 
         Returns the tasks that this concerns.
         """
-        self.pauses[pause.task] = pause
-        self._history.pause(pause)
         concerned, instant = self._concerned(pause.task), now()
         for entry in concerned:
             self._skip_unseen(entry, instant)
             entry.due = None
+        self.pauses[pause.task] = pause
+        self._history.pause(pause)
         for live in self.not_begun(set(concerned)):
             if live.run.trigger is not Trigger.MANUAL:
                 self._take_back(live, instant, "its task is paused")
@@ -394,6 +394,9 @@ class Plan:
             self._skip_overslept(entry.next, instant)
         elif entry.due and entry.due <= instant:
             self._skip_between(entry, entry.due - MICROSECOND, instant)
+        elif self.closed and self.runs_by_itself(entry):  # nothing is planned any more
+            seen = planner.reference(since=entry.since, accounted=entry.accounted, now=instant)
+            self._skip_between(entry, seen, instant)
 
     def _skip_between(self, entry: Entry, after: datetime, until: datetime) -> datetime | None:
         schedule = entry.task.schedule

@@ -364,6 +364,22 @@ def test_what_went_by_while_the_daemon_was_stopped_is_accounted_for_before_a_tas
     assert dues == ({NOON + HOUR: 1, NOON + 2 * HOUR: 1} if claimed else {NOON + 2 * HOUR: 2})
 
 
+@pytest.mark.parametrize("let_go", [let_go_by_pause, let_go_by_declaration, let_go_by_clock])
+@pytest.mark.claim("P1", "P17")
+def test_what_went_by_while_a_daemon_was_stopping_is_accounted_for_before_a_task_is_let_go(
+    world: World, let_go
+) -> None:
+    """As where the last run of a task that goes wrong makes the site pause it."""
+    world.tasks = [hourly()]
+    world.start()
+    world.until(NOON + HOUR - timedelta(seconds=5))
+    world.plan.close()
+    world.now += 2 * HOUR
+    let_go(world)
+    let_go(world)
+    assert [(run.due, run.dues) for run in world.recorded()] == [(NOON + 2 * HOUR, 2)]
+
+
 def test_due_times_that_went_by_before_the_clock_was_set_back_a_little_are_accounted_for_once(world: World) -> None:
     world.tasks = [hourly()]
     world.start()
