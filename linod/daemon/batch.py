@@ -15,7 +15,7 @@ MOST_KEPT = 20_000  # rows
 MOST_TEXT = 16 << 20  # characters of what runs wrote, and of their tracebacks
 SLACK = 10  # one part in so many may be added before all is looked through again
 
-OUTCOME = COLUMNS.index("outcome")
+TASK, OUTCOME = COLUMNS.index("task"), COLUMNS.index("outcome")
 DULL = (Outcome.SUCCEEDED, Outcome.SKIPPED)
 
 
@@ -28,6 +28,7 @@ class Batch:
     claims: list[int] = field(default_factory=list)
     accounted: dict[str, int] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)  # tasks that begin anew: what was accounted for before is void
+    renamed: list[tuple[str, str]] = field(default_factory=list)  # tasks whose runs from before have a new id
     statements: Statements = field(default_factory=Statements)
     callbacks: list[Callable[[str], None]] = field(default_factory=list)
     durable: bool = False
@@ -41,8 +42,17 @@ class Batch:
         """A due time is dealt with, and so are those before it; what deals with an earlier one may come later."""
         self.accounted[task] = max(due, self.accounted.get(task, due))
 
+    def rename(self, old: str, new: str) -> None:
+        """Give the runs of a task a new id, as the statements do that are executed before these are written."""
+        self.renamed.append((old, new))
+        for row in self.runs.values():
+            if row[TASK] == old:
+                row[TASK] = new
+
     def put_before(self, later: Batch) -> None:
         """Take in what has gathered since."""
+        for old, new in later.renamed:
+            self.rename(old, new)
         self.runs.update(later.runs)
         self.rows_added += len(later.runs)
         self.text_added += sum(map(text_of, later.runs.values()))

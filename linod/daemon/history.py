@@ -145,6 +145,7 @@ class SqliteHistory:
 
     def rename(self, old: str, new: str) -> None:
         """Give a task and its runs a new id."""
+        self._turn.rename(old, new)
         self._put_statement("UPDATE OR REPLACE tasks SET id = ? WHERE id = ?", (new, old))
         self._put_statement("UPDATE OR IGNORE runs SET task = ? WHERE task = ?", (new, old))
         self._put_statement("UPDATE OR REPLACE pauses SET task = ? WHERE task = ?", (new, old))

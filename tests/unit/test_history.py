@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 
 from linod.alert.task import TaskAlert
-from linod.archive import COLUMNS, FILE, VERSION, Archive, Streak, connect
+from linod.archive import COLUMNS, FILE, VERSION, Archive, Streak, connect, row_from_run
 from linod.conf import Settings
 from linod.daemon import history as history_module
 from linod.daemon import statements
 from linod.daemon.alerts import Known, Trouble
-from linod.daemon.batch import MOST_KEPT, MOST_TEXT, Batch
+from linod.daemon.batch import MOST_KEPT, MOST_TEXT, TASK, Batch
 from linod.daemon.clock import now
 from linod.daemon.history import SqliteHistory, is_durable
 from linod.daemon.marks import MARK_SLOTS
@@ -247,6 +247,26 @@ def test_a_renamed_task_keeps_its_runs(history: SqliteHistory, open_history: Ope
     assert list(past.tasks) == ["app.new"]
     assert list(past.last_runs) == ["app.new"]
     assert rows(tmp_path, "task") == ["app.new"]
+
+
+def test_so_do_those_that_are_not_written_yet(history: SqliteHistory, tmp_path: Path) -> None:
+    """Another task may have its former name at once."""
+    history.save(run(1, "app.old", outcome=Outcome.SUCCEEDED))
+    history.rename("app.old", "app.new")
+    history.save(run(2, "app.old", outcome=Outcome.SUCCEEDED))
+    assert history.close(PATIENCE)
+    assert [tuple(row) for row in rows(tmp_path, "id, task")] == [(1, "app.new"), (2, "app.old")]
+
+
+def test_what_failed_to_be_written_is_renamed_by_what_comes_later() -> None:
+    early, later, last = Batch(), Batch(), Batch()
+    early.runs[1] = row_from_run(run(1, "app.old"))
+    later.rename("app.old", "app.new")
+    later.runs[2] = row_from_run(run(2, "app.old"))
+    last.runs[3] = row_from_run(run(3, "app.old"))
+    later.put_before(last)
+    early.put_before(later)
+    assert [row[TASK] for row in early.runs.values()] == ["app.new", "app.old", "app.old"]
 
 
 def test_a_task_of_another_version_is_known_without_its_schedule(history: SqliteHistory, tmp_path: Path) -> None:
