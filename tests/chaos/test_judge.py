@@ -39,8 +39,12 @@ def lines(*runs):
 
 def wanting(schedule=TEN):
     """A model in which the task is wanted from just before noon on."""
+    return wanting_from(-1, schedule)
+
+
+def wanting_from(second, schedule=TEN):
     model = Model()
-    observe(model, {"ping": schedule}, -1)
+    observe(model, {"ping": schedule}, second)
     return model
 
 
@@ -97,6 +101,10 @@ def test_an_outcome_that_a_run_did_not_have(outcome, written):
     told = run(4, 30, outcome)
     [wrong] = verdict([*GOOD[:3], told], [*lines(*GOOD[:3]), *list(lines(GOOD[3]))[:written]], retries=0)
     assert wrong == f"run 4 has {('not begun', 'begun', 'ended')[written]}, and its outcome is {outcome}"
+
+
+def test_a_number_may_be_given_again_when_its_record_is_lost_with_history():
+    assert verdict([run(1, -10, Outcome.SKIPPED), *GOOD], model=wanting_from(-11)) == []
 
 
 def test_a_claim_may_be_handed_on_to_the_next_daemon():

@@ -21,6 +21,7 @@ from linod.runs import Outcome
 from linod.schedules import Interval, WallClock
 from linod.schedules.base import Schedule
 from linod.task import Policies, Task
+from tests.support.harms import Harm, damage, delete, delete_with_starts, move_away, replace_by_text
 from tests.support.simulation import Asker, Body, SimulatedSite, simulated_time
 from tests.support.soundness import what_is_wrong
 
@@ -56,7 +57,8 @@ class FateMachine(RuleBasedStateMachine):
     @initialize(policies=st.tuples(*[all_policies()] * 3), does=st.tuples(*[bodies] * 3))
     def begin(self, policies: tuple[Policies, ...], does: tuple[Body, ...]) -> None:
         self.around = ExitStack()
-        self.site = SimulatedSite(Path(self.around.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm"))))
+        directory = Path(self.around.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
+        self.site = SimulatedSite(directory / "state")
         self.around.enter_context(simulated_time(self.site))
         self.policies = dict(zip(("a", "b", "c"), policies, strict=True))
         self.site.bodies = dict(zip(self.policies, does, strict=True))
@@ -189,6 +191,20 @@ class FateMachine(RuleBasedStateMachine):
         self.site.disk_waits = False
         self.site.turn()
         self.site.drain()
+        self.site.sleep(down)
+        self.site.start()
+
+    # Its history
+
+    @rule(harm=st.sampled_from([delete, delete_with_starts, move_away, replace_by_text, damage]))
+    def harm_history(self, harm: Harm) -> None:
+        self.site.harm(harm)
+
+    # What was started by a clock that was ahead keeps a task from being caught up, whatever became of it since.
+    @precondition(lambda self: not self.site.was_ahead())
+    @rule(harm=st.sampled_from([delete, damage]), killed=st.booleans(), down=st.sampled_from([0.0, 2.0]) | spans)
+    def lose_history(self, harm: Harm, killed: bool, down: float) -> None:
+        self.site.lose(self.site.kill if killed else self.site.drain, harm)
         self.site.sleep(down)
         self.site.start()
 

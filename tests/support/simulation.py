@@ -10,7 +10,8 @@ import io
 import os
 import select
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,9 +26,11 @@ from linod.daemon import history as history_module
 from linod.daemon import recovery as recovery_module
 from linod.daemon.agenda import LiveRun
 from linod.daemon.alerting import Alerting
+from linod.daemon.anew import tell_all
 from linod.daemon.clock import Timers
 from linod.daemon.history import SqliteHistory
 from linod.daemon.plan import Plan
+from linod.daemon.planner import has_come
 from linod.daemon.recovery import Recovery
 from linod.daemon.reporter import Reporter, TextSink
 from linod.daemon.running import Running
@@ -44,6 +47,7 @@ START = datetime(2026, 11, 24, 11, 50, tzinfo=UTC)
 PATIENCE = 10.0
 DRAIN_TIMEOUT = 4.0
 WORKERS = 3
+Identity = tuple[int, str, datetime]
 LONGEST_STEP = 1.0  # seconds that nobody notices
 OF_THE_DISK = {f"linod.daemon.{name}" for name in ("history", "historyfile", "marks")}  # its time is the real one
 
@@ -111,6 +115,8 @@ class SimulatedSite:
         self.lines: list[Line] = []
         self.upset: list[float] = []  # when something kept the daemon from running what it wants to run
         self.model = Model()
+        state.mkdir()
+        self.remembered: dict[Identity, Run] = {}  # what only a history knew that is lost now
         self.disk_waits = False
 
     # The daemon, as loop.py has it
@@ -120,14 +126,14 @@ class SimulatedSite:
         self.timers = Timers()
         reporter, past = Reporter(TextSink(io.StringIO())), self.history.past()
         self.plan = Plan(self.history, reporter, self.boot, once=False)
-        alerting = Alerting(self.history, self.timers, reporter)
-        self.running = Running(self.plan, self.history, self.timers, reporter, alerting)
+        self.alerting = Alerting(self.history, self.timers, reporter)
+        self.running = Running(self.plan, self.history, self.timers, reporter, self.alerting)
         self.running.workers = Hands(self)  # type: ignore[assignment]
         self.plan.resume(past)
         self.plan.adopt(list(self.tasks.values()), past)
         self.running.resume(past)
         Recovery(past, self.plan, self.running, self.history, reporter, self.boot, once=False).account()
-        alerting.resume(past, self.plan.entries.values())
+        self.alerting.resume(past, self.plan.entries.values())
         self.disk_waits = False
         self.settle(restarted=True)
 
@@ -147,16 +153,24 @@ class SimulatedSite:
         while self.plan._unconfirmed:
             self.history.turn_finished()
             assert select.select([self.history], [], [], PATIENCE)[0]
-            self.plan.take_answers()
+            self.on_history()
+
+    def on_history(self) -> None:
+        self.plan.take_answers()
+        for renewal in self.history.renewals():
+            if not renewal.is_whole:
+                tell_all(self.history, self.plan, self.running, self.alerting)
 
     def have_written(self) -> None:
         """Wait until all that was said to history is on the disk."""
         written: list[str] = []
         self.history.when_written(written.append)
-        self.history.turn_finished()
         while not written:
+            self.history.turn_finished()
             assert select.select([self.history], [], [], PATIENCE)[0]
-            self.plan.take_answers()
+            self.on_history()
+        if self.history._turn:  # it had to be told again
+            self.have_written()
 
     def sleep(self, seconds: float) -> None:
         """Time passes, and the daemon does not run."""
@@ -200,6 +214,55 @@ class SimulatedSite:
         assert self.history.close(PATIENCE)
         os.close(self.history.fileno())
 
+    # Its history
+
+    def harm(self, harm: Callable[[Path], None]) -> None:
+        """Let something happen to the history while the daemon runs, which notices when it writes."""
+        self.let_the_disk_rest()
+        self.remember()
+        harm(self.state)
+        self.let_the_disk_answer()
+        self.have_written()
+
+    def lose(self, end: Callable[[], None], harm: Callable[[Path], None]) -> None:
+        """Let the daemon end in some way, and let something happen to the history then, of which nothing is left."""
+        self.disk_waits = False
+        self.turn()
+        self.have_written()
+        self.model.observe({}, since=self.now, now=self.now, monotonic=self.monotonic)
+        end()
+        self.remember()
+        self.remember_what_is_lost()
+        harm(self.state)
+
+    def was_ahead(self) -> bool:
+        """Whether something began at an instant that is still to come."""
+        return any(line.wall > self.now.timestamp() for line in self.lines)
+
+    def let_the_disk_rest(self) -> None:
+        """Wait until nothing is being written."""
+        deadline = time.monotonic() + PATIENCE
+        while self.history._batch or self.history._writing_since is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.0001)
+
+    def remember(self) -> None:
+        """What has ended, history alone knows."""
+        with Archive(self.state) as archive:
+            self.remembered |= by_identity(archive.runs(limit=10**9))
+
+    def remember_what_is_lost(self) -> None:
+        """What had no end will never have one."""
+        with Archive(self.state) as archive:
+            for run in archive.unfinished():
+                if run.id in self.begun:
+                    run.outcome, run.reason = Outcome.LOST, "its history is lost"
+                elif has_come(run, self.now):
+                    run.outcome, run.reason = Outcome.SKIPPED, "its history is lost"
+                else:
+                    continue
+                self.remembered |= by_identity([run])
+
     # Its workers
 
     def run_begins(self, live: LiveRun) -> None:
@@ -220,6 +283,11 @@ class SimulatedSite:
             if outcome is not Outcome.CRASHED:
                 self.write("end", live)
             self.running.run_ended(live, Ended(run=live.run.id, outcome=outcome, reason=f"it has {outcome}"))
+
+    @property
+    def begun(self) -> set[int]:
+        """The runs that have ever begun."""
+        return {line.run for line in self.lines if line.kind == "begin"}
 
     def write(self, kind: str, live: LiveRun) -> None:
         self.lines.append(Line(kind, live.run.id, live.task.id, None, self.now.timestamp(), self.monotonic))  # type: ignore[arg-type]
@@ -259,9 +327,9 @@ class SimulatedSite:
         since = self.now
         self.drain()
         with Archive(self.state) as archive:
-            runs = {run.id: run for run in [*archive.runs(limit=10**9), *archive.unfinished()]}
+            runs = self.remembered | by_identity([*archive.runs(limit=10**9), *archive.unfinished()])
         case = Case(
-            runs=[runs[id] for id in sorted(runs)],
+            runs=[runs[identity] for identity in sorted(runs)],
             lines=self.lines,
             model=self.model,
             policies=policies,
@@ -270,6 +338,11 @@ class SimulatedSite:
             upset=self.upset,
         )
         return [f"{broken.task}: {broken.sentence}, runs {broken.runs}" for broken in judge(case)]
+
+
+def by_identity(runs: Iterable[Run]) -> dict[Identity, Run]:
+    """Runs by what makes them one: the number of a record that was lost with its history may be given again."""
+    return {(run.id, run.task, run.due): run for run in runs}
 
 
 @contextmanager
