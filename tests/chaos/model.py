@@ -69,6 +69,15 @@ class Model:
                 self._spans[task].append([monotonic, inf])
         self.wanted = dict(wanted)
 
+    def renamed(self, old, new, monotonic):
+        """A task has another name now; what is to be repeated may be let go with the old one."""
+        for known in (self.stretches, self.wanted, self._highest, self._accounted, self._spans):
+            if old in known:
+                known[new] = known.pop(old)
+        if new in self.wanted:
+            self._spans[new][-1][1] = monotonic
+            self._spans[new].append([monotonic, inf])
+
     def clock_was_set(self, *, before, after):
         """A clock set forward makes due what it has jumped over. Set back, it makes intervals due again."""
         if after >= before:

@@ -16,6 +16,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from linod.conf import Settings
 from linod.daemon.pauses import SITE, make_pause
 from linod.runs import Outcome
 from linod.schedules import Interval, WallClock
@@ -45,6 +46,13 @@ bodies = st.builds(
     seconds=st.sampled_from([0.1, 2.0, 20.0, 100.0]),
     outcomes=st.lists(st.sampled_from([Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CRASHED]), min_size=1).map(tuple),
 )
+settings = st.builds(
+    Settings,
+    max_parallel=st.integers(1, 4),
+    slow_after=st.sampled_from([0.05, 5.0, 1000.0]),
+    max_running=st.integers(2, 4),
+    pause_after=st.sampled_from([0, 0, 1, 3]),
+)
 labels = st.sampled_from(["a", "b", "c"])
 spans = st.sampled_from([0.5, 3.0, 11.0, 50.0, 700.0, 4000.0])
 intervals = st.sampled_from([1.5, 7.0, 45.0, 61.0, 600.0, 3600.0])
@@ -54,8 +62,8 @@ minutes = st.integers(0, 59)
 class FateMachine(RuleBasedStateMachine):
     """A site to which anything happens."""
 
-    @initialize(policies=st.tuples(*[all_policies()] * 3), does=st.tuples(*[bodies] * 3))
-    def begin(self, policies: tuple[Policies, ...], does: tuple[Body, ...]) -> None:
+    @initialize(policies=st.tuples(*[all_policies()] * 3), does=st.tuples(*[bodies] * 3), settings=settings)
+    def begin(self, policies: tuple[Policies, ...], does: tuple[Body, ...], settings: Settings) -> None:
         self.around = ExitStack()
         directory = Path(self.around.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
         self.site = SimulatedSite(directory / "state")
@@ -63,7 +71,8 @@ class FateMachine(RuleBasedStateMachine):
         self.policies = dict(zip(("a", "b", "c"), policies, strict=True))
         self.site.bodies = dict(zip(self.policies, does, strict=True))
         self.site.outcomes = {label: cycle(body.outcomes) for label, body in self.site.bodies.items()}
-        self.versions = 0
+        self.site.settings = settings
+        self.versions, self.lost = 0, False
         self.site.start()
 
     def teardown(self) -> None:
@@ -116,14 +125,37 @@ class FateMachine(RuleBasedStateMachine):
         self.schedule(task.id, task.schedule, enabled=not task.policies.enabled)
         self.adopt()
 
+    def rename(self, old: str) -> None:
+        self.versions += 1
+        task, new = self.site.tasks.pop(old), f"{old[0]}{self.versions}"
+        self.policies[new] = replace(self.policies.pop(old), renamed_from=old)
+        self.site.bodies[new], self.site.outcomes[new] = self.site.bodies[old], self.site.outcomes[old]
+        self.policies[old] = replace(self.policies[new], renamed_from=None)  # another one may have it again
+        self.schedule(new, task.schedule, enabled=task.policies.enabled)
+        self.site.rename(old, new)
+
+    @precondition(lambda self: self.site.tasks)
+    @rule(data=st.data())
+    def rename_while_it_runs(self, data: st.DataObject) -> None:
+        self.rename(data.draw(st.sampled_from(sorted(self.site.tasks))))
+        self.adopt()
+
+    @precondition(lambda self: self.site.tasks)
+    @rule(data=st.data(), down=spans)
+    def rename_while_it_is_down(self, data: st.DataObject, down: float) -> None:
+        self.site.kill()
+        self.rename(data.draw(st.sampled_from(sorted(self.site.tasks))))
+        self.site.sleep(down)
+        self.site.start()
+
     # People
 
-    @rule(label=labels | st.just(SITE))
-    def pause(self, label: str) -> None:
-        if label == SITE or label in self.site.tasks:
-            known = self.site.plan.pauses.get(label)
-            self.site.running.pause(make_pause(known, task=label, reason="", by="root", now=self.site.now))
-            self.site.settle()
+    @rule(data=st.data())
+    def pause(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from([SITE, *sorted(self.site.tasks)]))
+        pause = make_pause(self.site.plan.pauses.get(id), task=id, reason="", by="root", now=self.site.now)
+        self.site.running.pause(pause)
+        self.site.settle()
 
     @precondition(lambda self: self.site.plan.pauses)
     @rule(data=st.data())
@@ -137,6 +169,11 @@ class FateMachine(RuleBasedStateMachine):
         entry = self.site.plan.entries[data.draw(st.sampled_from(sorted(self.site.tasks)))]
         self.site.running.run_now(entry, Asker())  # type: ignore[arg-type]
         self.site.turn()
+
+    @precondition(lambda self: self.site.tasks)
+    @rule(data=st.data(), leaves=st.booleans())
+    def visit(self, data: st.DataObject, leaves: bool) -> None:
+        self.site.visit(data.draw(st.sampled_from(sorted(self.site.tasks))), leaves=leaves)
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
@@ -162,7 +199,7 @@ class FateMachine(RuleBasedStateMachine):
 
     @rule(seconds=spans | spans.map(lambda seconds: -seconds))
     def set_clock(self, seconds: float) -> None:
-        if abs(seconds) >= 1:
+        if abs(seconds) >= 1 and not (self.lost and seconds < 0):
             self.site.set_clock(seconds)
 
     # The daemon and its disk
@@ -194,16 +231,26 @@ class FateMachine(RuleBasedStateMachine):
         self.site.sleep(down)
         self.site.start()
 
+    @rule(down=st.sampled_from([2.0, 700.0]))
+    def pass_once(self, down: float) -> None:
+        """Without a daemon that stays, a timer starts one for a moment."""
+        self.site.kill()
+        self.site.sleep(down)
+        self.site.run_once()
+        self.site.sleep(down)
+        self.site.start()
+
     # Its history
 
     @rule(harm=st.sampled_from([delete, delete_with_starts, move_away, replace_by_text, damage]))
     def harm_history(self, harm: Harm) -> None:
         self.site.harm(harm)
 
-    # What was started by a clock that was ahead keeps a task from being caught up, whatever became of it since.
+    # Then starts alone are known, and those by a clock that was ahead keep a task from being caught up.
     @precondition(lambda self: not self.site.was_ahead())
     @rule(harm=st.sampled_from([delete, damage]), killed=st.booleans(), down=st.sampled_from([0.0, 2.0]) | spans)
     def lose_history(self, harm: Harm, killed: bool, down: float) -> None:
+        self.lost = True
         self.site.lose(self.site.kill if killed else self.site.drain, harm)
         self.site.sleep(down)
         self.site.start()

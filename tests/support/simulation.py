@@ -11,9 +11,9 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
 from pathlib import Path
@@ -23,6 +23,8 @@ import pytest
 from linod.archive import Archive
 from linod.conf import Settings
 from linod.daemon import history as history_module
+from linod.daemon import plan as plan_module
+from linod.daemon import planner as planner_module
 from linod.daemon import recovery as recovery_module
 from linod.daemon.agenda import LiveRun
 from linod.daemon.alerting import Alerting
@@ -36,7 +38,7 @@ from linod.daemon.reporter import Reporter, TextSink
 from linod.daemon.running import Running
 from linod.runs import Outcome, Run
 from linod.task import Policies, Task
-from linod.wire import Ended, Message
+from linod.wire import Begin, Ended, Message, Visit
 from tests.chaos import judge as judge_module
 from tests.chaos import model as model_module
 from tests.chaos.judge import Case, judge
@@ -47,6 +49,7 @@ START = datetime(2026, 11, 24, 11, 50, tzinfo=UTC)
 PATIENCE = 10.0
 DRAIN_TIMEOUT = 4.0
 WORKERS = 3
+NO_PROCESS = 1 << 22  # the pid after the last one that the kernel gives
 Identity = tuple[int, str, datetime]
 LONGEST_STEP = 1.0  # seconds that nobody notices
 OF_THE_DISK = {f"linod.daemon.{name}" for name in ("history", "historyfile", "marks")}  # its time is the real one
@@ -67,7 +70,7 @@ class Hands:
         self._site, self.settings, self.server = site, Settings(), None
 
     def idle(self) -> int:
-        return max(0, WORKERS - len(self._site.running.live))
+        return max(0, WORKERS - sum(live.guest is None for live in self._site.running.live.values()))
 
     available = idle
 
@@ -104,6 +107,20 @@ class Asker:
         """Heard."""
 
 
+class Guest(Asker):
+    """A process that runs a task itself, if it may."""
+
+    pid = NO_PROCESS
+    runs: LiveRun | None = None
+
+    def __init__(self, site: SimulatedSite) -> None:
+        self._site = site
+
+    def tell(self, message: Message) -> None:
+        if isinstance(message, Begin) and self.runs is not None:
+            self._site.run_begins(self.runs)
+
+
 class SimulatedSite:
     """A site, its daemon as far as it decides, and a clock."""
 
@@ -115,30 +132,33 @@ class SimulatedSite:
         self.lines: list[Line] = []
         self.upset: list[float] = []  # when something kept the daemon from running what it wants to run
         self.model = Model()
+        self.settings = Settings()
         state.mkdir()
         self.remembered: dict[Identity, Run] = {}  # what only a history knew that is lost now
         self.disk_waits = False
 
     # The daemon, as loop.py has it
 
-    def start(self) -> None:
+    def start(self, *, once: bool = False) -> None:
         self.history = SqliteHistory(self.state, Settings())
         self.timers = Timers()
         reporter, past = Reporter(TextSink(io.StringIO())), self.history.past()
-        self.plan = Plan(self.history, reporter, self.boot, once=False)
+        self.plan = Plan(self.history, reporter, self.boot, once=once)
         self.alerting = Alerting(self.history, self.timers, reporter)
         self.running = Running(self.plan, self.history, self.timers, reporter, self.alerting)
         self.running.workers = Hands(self)  # type: ignore[assignment]
+        self.running.use(self.settings)
+        self.plan.renamed = self.alerting.renamed
         self.plan.resume(past)
         self.plan.adopt(list(self.tasks.values()), past)
         self.running.resume(past)
-        Recovery(past, self.plan, self.running, self.history, reporter, self.boot, once=False).account()
+        Recovery(past, self.plan, self.running, self.history, reporter, self.boot, once=once).account()
         self.alerting.resume(past, self.plan.entries.values())
         self.disk_waits = False
         self.settle(restarted=True)
 
     def turn(self) -> None:
-        self.timers.run_due()
+        self.run_timers()
         self.plan.claim_ahead()
         if not self.disk_waits:
             self.hear_from_the_disk()
@@ -148,6 +168,14 @@ class SimulatedSite:
         self.running.begin_waiting()
         if not self.disk_waits:
             self.history.turn_finished()
+
+    def run_timers(self) -> None:
+        """Let end what has lasted long enough; a task that has failed too often is paused then."""
+        before = set(self.plan.pauses)
+        self.timers.run_due()
+        if self.plan.pauses.keys() != before:
+            self.have_written()
+            self.observe(among=self.model.wanted)
 
     def hear_from_the_disk(self) -> None:
         while self.plan._unconfirmed:
@@ -199,11 +227,23 @@ class SimulatedSite:
         self.ends()
         self.plan.close()
         self.running.close()
-        self.timers.after(DRAIN_TIMEOUT, lambda: self.running.end_all("the daemon stops"))
+        self.timers.after(DRAIN_TIMEOUT, self.stop_waiting)
         while self.running.live:
             self.sleep(max(self.timers.next() or 0.0, 0.001))
-            self.timers.run_due()
+            self.run_timers()
         self.has_ended()
+
+    def stop_waiting(self) -> None:
+        self.running.end_all("the daemon stops")
+        for live in [live for live in self.running.live.values() if live.guest]:
+            self.running.guest_left(live)
+
+    def run_once(self) -> None:
+        """A pass: what was missed is run, and no more."""
+        self.start(once=True)
+        while not self.plan.is_empty() or not self.running.is_empty():
+            self.live_for(LONGEST_STEP)
+        self.drain()
 
     def ends(self) -> None:
         """From now on it plans nothing more."""
@@ -282,6 +322,8 @@ class SimulatedSite:
         if live.run.id in self.running.live:
             if outcome is not Outcome.CRASHED:
                 self.write("end", live)
+            elif live.guest:
+                return self.running.guest_left(live)
             self.running.run_ended(live, Ended(run=live.run.id, outcome=outcome, reason=f"it has {outcome}"))
 
     @property
@@ -290,15 +332,34 @@ class SimulatedSite:
         return {line.run for line in self.lines if line.kind == "begin"}
 
     def write(self, kind: str, live: LiveRun) -> None:
-        self.lines.append(Line(kind, live.run.id, live.task.id, None, self.now.timestamp(), self.monotonic))  # type: ignore[arg-type]
+        self.lines.append(Line(kind, live.run.id, live.task.id, live.run.pid, self.now.timestamp(), self.monotonic))  # type: ignore[arg-type]
+
+    def visit(self, task: str, *, leaves: bool) -> None:
+        """A guest comes, and may be gone again before it hears anything."""
+        guest = Guest(self)
+        self.running.guest_asks(guest, Visit(task=task, pid=guest.pid))  # type: ignore[arg-type]
+        if leaves and guest.runs is not None:
+            self.running.guest_left(guest.runs)
+        self.turn()
 
     # What is known of it
+
+    def rename(self, old: str, new: str) -> None:
+        """What was known of a task is known of the one with the new name."""
+        self.lines = [replace(line, task=new) if line.task == old else line for line in self.lines]
+        runs = [replace(run, task=new) if run.task == old else run for run in self.remembered.values()]
+        self.remembered = by_identity(runs)
+        self.model.renamed(old, new, self.monotonic)
 
     def settle(self, *, restarted: bool = False) -> None:
         """Tell the model what is wanted now that it is written: before that, nobody is told that it holds."""
         self.let_the_disk_answer()
         self.sleep(0.001)  # nothing is asked twice in the same instant
-        entries = self.plan.entries
+        self.observe(among=self.plan.entries, restarted=restarted)
+        self.turn()
+
+    def observe(self, *, among: Container[str], restarted: bool = False) -> None:
+        entries = {id: entry for id, entry in self.plan.entries.items() if id in among}
         self.model.observe(
             {id: entry.task.schedule for id, entry in entries.items() if self.plan.runs_by_itself(entry)},
             since=self.now,
@@ -356,6 +417,9 @@ def simulated_time(site: SimulatedSite) -> Iterator[pytest.MonkeyPatch]:
                         patch.setattr(module, function, lambda function=function: getattr(site, function))
         patch.setattr(recovery_module, "uptime", lambda: site.monotonic)
         patch.setattr(history_module, "GATHER", 0.0)
+        patch.setattr(planner_module, "MOST_QUEUED", 3)  # so that they are reached,
+        patch.setattr(planner_module, "MOST_CAUGHT_UP", 3)
+        patch.setattr(plan_module, "MOST_AT_ONCE", 2)
         patch.setattr(model_module, "SLACK", timedelta())  # no machine is busy here,
         patch.setattr(judge_module, "UNTIL_REPEATED", 6000.0)  # and daemons may be away for longer
         yield patch
