@@ -20,6 +20,7 @@ from tests.support.smtp import Server
 
 MESSAGES = 200
 KILLS = 30
+UNTIL_LOADED = 90.0  # seconds; a fork server that is killed again and again while it loads is tried again after 60 at most
 TASK = "send_pending_emails_often"
 PENDING = "Message.objects.filter(sent=None, user__mail_mode='often').exclude(user__email='')"
 
@@ -45,7 +46,8 @@ class Supervisor:
     def kill_something(self):
         """Kill the daemon, its fork server, or one of its workers."""
         kind = self.random.choice(["daemon", "fork server", "worker"])
-        os.kill(self.random.choice(self.daemon.wait_for(lambda: self.victims(kind))), signal.SIGKILL)
+        victims = self.daemon.wait_for(lambda: self.victims(kind), UNTIL_LOADED)
+        os.kill(self.random.choice(victims), signal.SIGKILL)
         self.killed[kind] += 1
         if kind == "daemon":
             self.daemon.wait()
