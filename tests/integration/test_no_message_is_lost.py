@@ -20,7 +20,7 @@ from tests.support.smtp import Server
 
 MESSAGES = 200
 KILLS = 30
-UNTIL_LOADED = 90.0  # seconds; a fork server that is killed again and again while it loads is tried again after 60 at most
+UNTIL_LOADED = 90.0  # seconds; a fork server that is killed while it loads is tried again after 60 at most
 TASK = "send_pending_emails_often"
 PENDING = "Message.objects.filter(sent=None, user__mail_mode='often').exclude(user__email='')"
 
