@@ -14,6 +14,7 @@ from linod.archive import FILE
 from linod.errors import HistoryError
 from linod.linux import children
 from linod.wire import Ask
+from tests.support.harms import delete
 from tests.support.limits import descriptors, limited
 from tests.support.site import name_of, until
 
@@ -70,8 +71,7 @@ class HistoryDeleted:
     name = "history-deleted"
 
     def strike(self, world, random):
-        for path in world.site.state.glob(f"{FILE}*"):
-            path.unlink(missing_ok=True)
+        delete(world.site.state)
         heal(world)
 
 

@@ -23,6 +23,7 @@ from tests.support.site import Site, marked, name_of, until
 from .bodies import LEFT_BEHIND
 from .clock import Clock
 from .drawing import draw_tasks
+from .judge import by_identity
 from .ledger import Ledger
 from .model import Model
 from .notices import Notices
@@ -292,11 +293,6 @@ class World:
     def complain(self, text):
         """Something is wrong; the storm goes on."""
         self.complaints.append(f"{self.clock.now():%H:%M:%S} {text}")
-
-
-def by_identity(runs):
-    """Runs by what makes them one: the number of a record that was lost with its history may be given again."""
-    return {(run.id, run.task, run.due): run for run in runs}
 
 
 def draw_start(random):

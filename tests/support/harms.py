@@ -15,7 +15,7 @@ Harm = Callable[[Path], None]
 
 def delete(state: Path) -> None:
     for path in state.glob(f"{FILE}*"):
-        path.unlink()
+        path.unlink(missing_ok=True)  # its daemon may be making it anew
 
 
 def delete_with_starts(state: Path) -> None:

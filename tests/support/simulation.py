@@ -11,7 +11,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,7 @@ from linod.task import Policies, Task
 from linod.wire import Begin, Ended, Message, Visit
 from tests.chaos import judge as judge_module
 from tests.chaos import model as model_module
-from tests.chaos.judge import Case, judge
+from tests.chaos.judge import Case, by_identity, judge
 from tests.chaos.ledger import Line
 from tests.chaos.model import Model
 
@@ -399,11 +399,6 @@ class SimulatedSite:
             upset=self.upset,
         )
         return [f"{broken.task}: {broken.sentence}, runs {broken.runs}" for broken in judge(case)]
-
-
-def by_identity(runs: Iterable[Run]) -> dict[Identity, Run]:
-    """Runs by what makes them one: the number of a record that was lost with its history may be given again."""
-    return {(run.id, run.task, run.due): run for run in runs}
 
 
 @contextmanager

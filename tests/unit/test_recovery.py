@@ -323,8 +323,9 @@ def test_a_run_that_waited_while_the_clock_was_set_back_is_recorded_when_its_tas
     assert {run.due: run.reason for run in world.recorded()}[NOON + HOUR] == "its task is paused"
 
 
-def test_what_many_due_times_were_missed_for_is_not_missed_again_when_the_clock_is_set_back(world: World) -> None:
-    world.tasks = [hourly()]
+def miss_five_and_set_the_clock_back_by_two(world: World, task: Task) -> None:
+    """They are caught up by a daemon that is killed, and the next one starts at 15:00 instead of 17:00."""
+    world.tasks = [task]
     world.start()
     world.end()
     world.now += 5 * HOUR
@@ -332,6 +333,10 @@ def test_what_many_due_times_were_missed_for_is_not_missed_again_when_the_clock_
     world.end()
     world.now -= 2 * HOUR
     world.start()
+
+
+def test_what_many_due_times_were_missed_for_is_not_missed_again_when_the_clock_is_set_back(world: World) -> None:
+    miss_five_and_set_the_clock_back_by_two(world, hourly())
     assert [(live.run.due, live.run.dues) for live in world.waiting] == [(NOON + 5 * HOUR, 5)]
 
 
@@ -469,14 +474,7 @@ def test_a_due_time_that_comes_while_the_daemon_looks_at_the_clock_is_not_missed
 
 
 def test_of_many_that_wait_none_is_forgotten_when_some_of_them_lie_ahead(world: World) -> None:
-    world.tasks = [hourly(catch_up="all")]
-    world.start()
-    world.end()
-    world.now += 5 * HOUR
-    world.start()
-    world.end()
-    world.now -= 2 * HOUR
-    world.start()
+    miss_five_and_set_the_clock_back_by_two(world, hourly(catch_up="all"))
     assert [live.run.due for live in world.waiting] == [NOON + hours * HOUR for hours in range(1, 6)]
 
 
